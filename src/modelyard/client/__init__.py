@@ -1,0 +1,1 @@
+"""The typed HTTP client: what scripts, notebooks and the command line use."""

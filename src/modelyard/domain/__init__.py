@@ -1,0 +1,1 @@
+"""What we talk about: values and rules, standard library only, no I/O."""

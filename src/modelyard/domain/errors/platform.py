@@ -1,0 +1,102 @@
+"""Errors of the platform: things not there, not allowed, in the way, or not yet possible."""
+
+from modelyard.domain.errors.base import ModelyardError
+
+
+class NotFound(ModelyardError):
+    """What was asked for is not there, or the caller may not know that it is."""
+
+    code = "not_found"
+    title = "Not found"
+
+
+class Conflict(ModelyardError):
+    """The change does not fit the present state."""
+
+    code = "conflict"
+    title = "The change conflicts with the present state"
+
+
+class PreconditionFailed(Conflict):
+    """`If-Match` names a state that is no longer the present one."""
+
+    code = "precondition_failed"
+    title = "The resource changed since it was read"
+
+
+class InvalidRequest(ModelyardError):
+    """A value of a request is not one that can be used."""
+
+    code = "invalid_request"
+    title = "The request is not valid"
+
+
+class Unauthenticated(ModelyardError):
+    """No key, or one that is wrong, expired or revoked; which of these is not said."""
+
+    code = "auth_required"
+    title = "A valid key is needed"
+
+
+class Forbidden(ModelyardError):
+    """The key is good, but lacks the scope."""
+
+    code = "forbidden"
+    title = "The key does not allow this"
+
+
+class QuotaExceeded(Forbidden):
+    """The project's quota would be exceeded."""
+
+    code = "quota_exceeded"
+    title = "The quota is used up"
+
+
+class RateLimited(ModelyardError):
+    """More requests than allowed; `retry_after_s` says when to come back."""
+
+    code = "rate_limited"
+    title = "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after_s: float, hint: str = "") -> None:
+        super().__init__(detail, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(ModelyardError):
+    """Cannot answer now; later it may."""
+
+    code = "unavailable"
+    title = "Not available at the moment"
+
+    def __init__(self, detail: str, *, hint: str = "", retry_after_s: float = 1.0) -> None:
+        super().__init__(detail, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class NotSupported(ModelyardError):
+    """Understood, and not offered."""
+
+    code = "not_supported"
+    title = "Not supported"
+
+
+class StorageFull(ModelyardError):
+    """The disk has no room for it."""
+
+    code = "storage_full"
+    title = "The storage is full"
+
+
+class MissingExtra(ModelyardError):
+    """An optional library is absent; the text names the command that installs it."""
+
+    code = "missing_extra"
+    title = "An optional part is not installed"
+
+
+class StartRefused(ModelyardError):
+    """A process will not start like this: port taken, data directory in use, unsafe address, newer data."""
+
+    code = "start_refused"
+    title = "Modelyard does not start like this"

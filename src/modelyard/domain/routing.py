@@ -1,0 +1,96 @@
+"""The routing table: everything a model server needs to know, published whole and versioned by the control plane.
+
+A server holds the table it was given last, also on its own disk, and acts on nothing else. It never takes an older
+one. Backends with `weight` 0 are to be loaded, warmed and checked with their golden request, but get no traffic: that
+is how a new revision becomes ready before it answers.
+"""
+
+from dataclasses import dataclass, field
+
+from modelyard.domain.access import KeyRecord
+from modelyard.domain.contract import Isolation
+from modelyard.domain.names import DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one service; None means the server's default."""
+
+    requests_per_s: float | None = None
+    deadline_ms: int | None = None
+    max_in_flight: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How far requests are gathered into one run. `max_wait_ms` 0 gathers only what is there already."""
+
+    max_size: int = 64
+    max_wait_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """One model version that may answer for a service.
+
+    `package` is the directory of the `ServingPackage`. `workers` are Unix socket paths of isolated model workers, in
+    use when the isolation is `process`. `weight` is the share of traffic, in parts of the sum over all backends.
+    """
+
+    model: str
+    version: str
+    digest: str
+    package: str
+    revision: int
+    weight: int = 100
+    workers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRoute:
+    """A service and what answers for it. `revision` is the deployment revision that is the goal."""
+
+    name: str
+    revision: int
+    backends: tuple[Backend, ...]
+    project: str = DEFAULT_PROJECT
+    isolation: Isolation = Isolation.SHARED
+    limits: Limits = field(default_factory=Limits)
+    batching: Batching = field(default_factory=Batching)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingTable:
+    """All services and all keys. `auth_required` false means that no key is asked for."""
+
+    revision: int
+    services: tuple[ServiceRoute, ...] = ()
+    keys: tuple[KeyRecord, ...] = ()
+    auth_required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendStatus:
+    """What one server says of one backend. `state` is loading, ready, failed or unloaded; `reason` explains failed."""
+
+    project: str
+    service: str
+    version: str
+    digest: str
+    revision: int
+    state: str
+    reason: str = ""
+    load_s: float | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReport:
+    """A model server's heartbeat and acknowledgement of a table."""
+
+    server: str
+    pid: int
+    started_at: float
+    table_revision: int
+    backends: tuple[BackendStatus, ...] = ()
+    in_flight: int = 0

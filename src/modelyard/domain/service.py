@@ -1,0 +1,77 @@
+"""A deployed service: what a person wants of it (the spec) and the phases it goes through (the status)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from modelyard.domain.contract import Isolation
+from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.domain.routing import Batching, Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replicas:
+    """How many isolated workers a service may have; shared services scale with the server pool instead."""
+
+    min: int = 1
+    max: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """The user's wish. `model` is a library name, `version` a resolved version of it."""
+
+    name: str
+    model: str
+    version: str
+    digest: str
+    project: str = DEFAULT_PROJECT
+    owner: str = ""
+    target: str = "local"
+    replicas: Replicas = field(default_factory=Replicas)
+    isolation: Isolation = Isolation.SHARED
+    limits: Limits = field(default_factory=Limits)
+    batching: Batching = field(default_factory=Batching)
+
+
+class Phase(StrEnum):
+    """Where a service stands."""
+
+    PENDING = "pending"
+    LOADING = "loading"
+    SERVING = "serving"
+    UPDATING = "updating"
+    FAILED = "failed"
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
+class Trigger(StrEnum):
+    """What moves a service from one phase to the next."""
+
+    PLANNED = "planned"
+    READY = "ready"
+    SPEC_CHANGED = "spec_changed"
+    LOAD_FAILED = "load_failed"
+    DELETE_ASKED = "delete_asked"
+    DRAINED = "drained"
+
+
+MOVES: Final[Mapping[tuple[Phase, Trigger], Phase]] = {
+    (Phase.PENDING, Trigger.PLANNED): Phase.LOADING,
+    (Phase.LOADING, Trigger.READY): Phase.SERVING,
+    (Phase.LOADING, Trigger.LOAD_FAILED): Phase.FAILED,
+    (Phase.LOADING, Trigger.SPEC_CHANGED): Phase.LOADING,
+    (Phase.SERVING, Trigger.SPEC_CHANGED): Phase.UPDATING,
+    (Phase.UPDATING, Trigger.SPEC_CHANGED): Phase.UPDATING,
+    (Phase.UPDATING, Trigger.READY): Phase.SERVING,
+    (Phase.UPDATING, Trigger.LOAD_FAILED): Phase.SERVING,
+    (Phase.FAILED, Trigger.SPEC_CHANGED): Phase.LOADING,
+    (Phase.PENDING, Trigger.DELETE_ASKED): Phase.DELETING,
+    (Phase.LOADING, Trigger.DELETE_ASKED): Phase.DELETING,
+    (Phase.SERVING, Trigger.DELETE_ASKED): Phase.DELETING,
+    (Phase.UPDATING, Trigger.DELETE_ASKED): Phase.DELETING,
+    (Phase.FAILED, Trigger.DELETE_ASKED): Phase.DELETING,
+    (Phase.DELETING, Trigger.DRAINED): Phase.DELETED,
+}

@@ -1,0 +1,1 @@
+"""Tools without business: registry, settings, telemetry, HTTP edge, supervision. Knows nothing of models."""

@@ -1,0 +1,1 @@
+"""Artifact stores: systems that keep immutable bytes."""

@@ -1,0 +1,1 @@
+"""Orchestrators: systems that run isolated model workers."""

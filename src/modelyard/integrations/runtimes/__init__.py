@@ -1,0 +1,1 @@
+"""Runtimes: libraries that run models."""
