@@ -100,3 +100,10 @@ class StartRefused(ModelyardError):
 
     code = "start_refused"
     title = "Modelyard does not start like this"
+
+
+class ArtifactDamaged(ModelyardError):
+    """Stored bytes are no longer those that were stored; they are not given out."""
+
+    code = "artifact_damaged"
+    title = "Stored bytes are damaged"
