@@ -1,1 +1,5 @@
-"""The `modelyard` command."""
+"""The `modelyard` command: talks to the client, or starts a process."""
+
+from modelyard.cli.main import main
+
+__all__ = ["main"]

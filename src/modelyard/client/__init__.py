@@ -1,1 +1,24 @@
-"""The typed HTTP client: what scripts, notebooks and the command line use."""
+"""The typed HTTP client: what scripts, notebooks and the command line use.
+
+`Client` and its asynchronous twin `AsyncClient` speak to the control plane; `Service` asks a deployed model with
+DataFrames, arrays or records, over binary tensors.
+"""
+
+from modelyard.client.aio import AsyncClient, AsyncService
+from modelyard.client.connection import Connection
+from modelyard.client.documents import Prediction, ServiceInfo, Upload, Version
+from modelyard.client.errors import RemoteError
+from modelyard.client.sync import Client, Service
+
+__all__ = [
+    "AsyncClient",
+    "AsyncService",
+    "Client",
+    "Connection",
+    "Prediction",
+    "RemoteError",
+    "Service",
+    "ServiceInfo",
+    "Upload",
+    "Version",
+]

@@ -48,7 +48,8 @@ def holder_of(port: int) -> str:
     """Who listens on `port`, in words; another user's process cannot always be seen."""
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port and connection.pid:
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+            if listens and connection.pid:
                 command = " ".join(psutil.Process(connection.pid).cmdline())[:80]
                 return f"process {connection.pid} ({command})"
     return "another process"

@@ -1,0 +1,224 @@
+"""The synchronous client."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import httpx
+
+from modelyard.client import calls
+from modelyard.client.calls import Call, Document
+from modelyard.client.connection import Connection
+from modelyard.client.documents import Prediction, ServiceInfo, Upload, Version
+from modelyard.client.errors import RemoteError, not_reachable, raise_for
+from modelyard.client.files import upload_parts
+from modelyard.client.predicting import infer_request, metadata_url, read_prediction
+from modelyard.domain.errors.inference import NotReady
+
+T = TypeVar("T")
+POLL_S: Final = 0.15
+DEPLOY_TIMEOUT_S: Final = 120.0
+AUDIT_TIMEOUT_S: Final = 300.0
+
+
+class Client:
+    """A platform, asked synchronously. Usable as a context manager; safe to share between threads.
+
+    Without arguments it finds the platform by MODELYARD_URL and MODELYARD_KEY, else on this machine.
+    """
+
+    def __init__(
+        self, url: str | None = None, *, key: str | None = None, project: str | None = None, ca: str | None = None
+    ) -> None:
+        self.connection = Connection.find(url=url, key=key, project=project, ca=ca)
+        self._http = httpx.Client(
+            headers=self.connection.headers,
+            verify=self.connection.verify,
+            timeout=self.connection.timeout_s,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self.connection.url!r})"
+
+    def close(self) -> None:
+        """Close the connections. Idempotent."""
+        self._http.close()
+
+    def send(self, call: Call[T]) -> T:
+        """Carry out one call.
+
+        Raises:
+            RemoteError: the platform refused.
+            NotReachable: it does not answer.
+        """
+        response = self.request(
+            call.method,
+            f"{self.connection.url}/api/v1{call.path}",
+            params=call.params,
+            json=call.json,
+            headers=call.headers,
+        )
+        return call.read(response.json() if response.content else None)
+
+    def request(self, method: str, url: str, **options: Any) -> httpx.Response:  # noqa: ANN401  (httpx's own options)
+        """One HTTP request to the platform; raises as `send` does."""
+        try:
+            response = self._http.request(method, url, **options)
+        except httpx.TransportError as error:
+            raise not_reachable(self.connection, error) from error
+        raise_for(response)
+        return response
+
+    # The library
+
+    def upload(
+        self,
+        model: object,
+        *,
+        name: str,
+        labels: str | Path | None = None,
+        config: str | Path | None = None,
+        alias: str | None = None,
+        on_check: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Version:
+        """Upload a path or a fitted estimator and wait for the audit's verdict.
+
+        `on_check` is called with every check as it finishes. A refused upload raises `RemoteError`.
+        """
+        params = {key: value for key, value in (("alias", alias), ("project", self.connection.project)) if value}
+        url = f"{self.connection.url}/api/v1/models/{name}/versions"
+        with upload_parts(
+            model, labels=Path(labels) if labels else None, config=Path(config) if config else None
+        ) as parts:
+            headers = {"prefer": "respond-async"}
+            response = self.request("POST", url, params=params, files=parts, headers=headers)
+        return self._decided(Upload.read(response.json()), on_check)
+
+    def _decided(self, upload: Upload, on_check: Callable[[Mapping[str, Any]], None] | None) -> Version:
+        end, told = time.monotonic() + AUDIT_TIMEOUT_S, 0
+        while True:
+            for check in upload.checks[told:]:
+                if on_check is not None:
+                    on_check(check)
+            told = len(upload.checks)
+            if upload.version is not None:
+                return upload.version
+            if upload.problem is not None:
+                raise RemoteError(int(upload.problem.get("status", 422)), upload.problem)
+            if time.monotonic() > end:
+                raise NotReady(f"the audit of upload {upload.id} is not finished after {AUDIT_TIMEOUT_S:g} s")
+            time.sleep(POLL_S)
+            upload = self.send(calls.upload_state(upload.id))
+
+    def models(self, search: str | None = None, **filters: object) -> list[Document]:
+        """Models of the library; filters are task, format, library, tag, sort, limit, cursor."""
+        return self.send(calls.listing("models", search=search, project=self.connection.project, **filters))
+
+    def versions(self, name: str) -> list[Document]:
+        """All versions of a model, newest first."""
+        return self.send(calls.listing(f"models/{name}/versions", project=self.connection.project))
+
+    def version(self, name: str, version: str) -> Version:
+        """One version."""
+        return self.send(calls.version(name, version, project=self.connection.project))
+
+    def approve(self, name: str, version: str) -> Version:
+        """Approve a version that needs review."""
+        return self.send(calls.decide(name, version, "approve", project=self.connection.project))
+
+    def reject(self, name: str, version: str, *, reason: str) -> Version:
+        """Reject a version."""
+        return self.send(calls.decide(name, version, "reject", reason=reason, project=self.connection.project))
+
+    def set_alias(self, name: str, alias: str, version: str) -> Document:
+        """Point an alias, such as `champion`, at a version."""
+        return self.send(calls.set_alias(name, alias, version, project=self.connection.project))
+
+    # Services
+
+    def deploy(self, model: str, *, service: str | None = None, wait: bool = True, **options: object) -> "Service":
+        """Create or change a service. `model` is NAME, NAME:VERSION or NAME@ALIAS.
+
+        Options are replicas, isolation, limits, batching as in the manifest. With `wait` it returns when the new
+        revision answers, or raises with the reason why it does not.
+        """
+        info = self.send(calls.deploy(deployment(model, service, project=self.connection.project, **options)))
+        return Service(self, self.wait(info) if wait else info)
+
+    def wait(self, info: ServiceInfo, *, timeout_s: float = DEPLOY_TIMEOUT_S) -> ServiceInfo:
+        """Wait until the service serves what was asked."""
+        end = time.monotonic() + timeout_s
+        while not info.is_settled:
+            if time.monotonic() > end:
+                raise NotReady(f"{info.name} is still {info.phase} after {timeout_s:g} s: {info.reason}")
+            time.sleep(POLL_S)
+            info = self.send(calls.service(info.name, project=info.project))
+        return require_serving(info)
+
+    def service(self, name: str) -> "Service":
+        """A deployed service."""
+        return Service(self, self.send(calls.service(name, project=self.connection.project)))
+
+    def services(self) -> list[ServiceInfo]:
+        """All services that the key may see."""
+        return self.send(calls.services(project=self.connection.project))
+
+    def undeploy(self, name: str) -> None:
+        """Take a service away."""
+        self.send(calls.remove("services", name, project=self.connection.project))
+
+
+class Service:
+    """A deployed service, asked synchronously."""
+
+    def __init__(self, client: Client, info: ServiceInfo) -> None:
+        self._client = client
+        self.info = info
+
+    def __repr__(self) -> str:
+        return f"Service({self.info.name!r}, version={self.info.version!r}, phase={self.info.phase!r})"
+
+    def metadata(self, *, version: str | None = None) -> dict[str, Any]:
+        """The model's V2 metadata: inputs and outputs with datatypes and shapes."""
+        document: dict[str, Any] = self._client.request("GET", metadata_url(self.info, version)).json()
+        return document
+
+    def ask(self, data: object, *, version: str | None = None) -> Prediction:
+        """Answers for a DataFrame, an array, rows or records, as arrays with who answered."""
+        request = infer_request(self.info, self.metadata(version=version), data, version=version)
+        response = self._client.request("POST", request.url, content=request.body, headers=request.headers)
+        return read_prediction(response, self.info)
+
+    def predict(self, data: object, *, version: str | None = None) -> Any:  # noqa: ANN401  (a DataFrame, without its import)
+        """Answers as a DataFrame: one row for each row asked, labels first."""
+        frame = self.ask(data, version=version).frame()
+        index = getattr(data, "index", None)
+        return frame.set_index(index) if index is not None and hasattr(data, "columns") else frame
+
+
+def deployment(model: str, service: str | None, *, project: str | None, **options: object) -> dict[str, object]:
+    """The body that creates a service for NAME, NAME:VERSION or NAME@ALIAS."""
+    name, mark, rest = model.partition("@") if "@" in model else model.partition(":")
+    which = {"alias" if mark == "@" else "version": rest} if rest else {}
+    return {"name": service or name, "model": name, "project": project, **which, **options}
+
+
+def require_serving(info: ServiceInfo) -> ServiceInfo:
+    """`info` when it serves what was asked, else the reason why it does not."""
+    problem = info.document.get("problem")
+    if info.phase == "serving" and not problem:
+        return info
+    raise RemoteError(
+        409, {"title": f"{info.name} is {info.phase}", "detail": problem or info.reason, "code": "not_serving"}
+    )
