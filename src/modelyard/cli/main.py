@@ -19,6 +19,38 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "serve": ("modelyard.cli.serve:serve", "Serve one model file: audit it, explain it, answer over HTTP."),
         "up": ("modelyard.cli.up:up", "Start the whole platform on this machine."),
     },
+    "Library": {
+        "upload": ("modelyard.cli.library:upload", "Send a model to the upload centre."),
+        "models": ("modelyard.cli.library:models", "List models."),
+        "search": ("modelyard.cli.library:search", "Search the library."),
+        "versions": ("modelyard.cli.library:versions", "List a model's versions."),
+        "show": ("modelyard.cli.library:show", "Show a model or a version with its audit."),
+        "reviews": ("modelyard.cli.library:reviews", "What needs a person."),
+        "approve": ("modelyard.cli.library:approve", "Approve a version."),
+        "reject": ("modelyard.cli.library:reject", "Reject a version."),
+        "alias": ("modelyard.cli.library:alias", "Point an alias at a version."),
+        "tag": ("modelyard.cli.library:tag", "Set tags of a model."),
+        "share": ("modelyard.cli.library:share", "Say who may see a model."),
+        "download": ("modelyard.cli.library:download", "Fetch a version's files."),
+        "archive": ("modelyard.cli.library:archive", "Put a version out of use."),
+        "delete": ("modelyard.cli.library:delete", "Delete a version."),
+        "import": ("modelyard.cli.migrate:import_", "Bring models in from another registry."),
+        "pack": ("modelyard.cli.migrate:pack", "Write a bundle in the author's own environment."),
+    },
+    "Services": {
+        "deploy": ("modelyard.cli.services:deploy", "Create or change a service."),
+        "services": ("modelyard.cli.services:services", "List services."),
+        "status": ("modelyard.cli.services:status", "How a service stands, and why."),
+        "predict": ("modelyard.cli.services:predict", "Ask a service."),
+        "revisions": ("modelyard.cli.services:revisions", "List a service's revisions."),
+        "rollback": ("modelyard.cli.services:rollback", "Go back to an earlier revision."),
+        "undeploy": ("modelyard.cli.services:undeploy", "Take a service away."),
+        "nodes": ("modelyard.cli.services:nodes", "What runs where."),
+    },
+    "Governance": {
+        "keys": ("modelyard.cli.governance:keys", "API keys: bootstrap, create, list, revoke."),
+        "history": ("modelyard.cli.governance:history", "Who did what, what was live when."),
+    },
 }
 """Section of the help → command → where it is (`module:attribute`) and its line in the help."""
 
@@ -57,12 +89,12 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="modelyard")
 def commands() -> None:
-    r"""From a trained model file to a service that people trust.
+    """From a trained model file to a service that people trust.
 
     \b
     modelyard serve model.joblib      one file, one command, one endpoint
     modelyard up                      the whole platform on this machine
-    """
+    """  # noqa: D301  (click reads \b as "keep these lines")
 
 
 def main() -> None:

@@ -77,12 +77,12 @@ class Teller:
 @click.option("--trusted-proxy", multiple=True, help="CIDR of a proxy in front, where TLS may end; repeatable.")
 @click.pass_context
 def serve(ctx: click.Context, /, path: Path, **options: object) -> int:
-    r"""Audit a model and serve it: PATH is a model file, a bundle directory or an archive.
+    """Audit a model and serve it: PATH is a model file, a bundle directory or an archive.
 
     \b
     modelyard serve digits.joblib
     modelyard serve digits.joblib --labels labels.json --port 9000
-    """
+    """  # noqa: D301  (click reads \b as "keep these lines")
     del ctx
     outcome = run_serve(ServeOptions.from_command_line(path, options), Teller())
     if outcome is Verdict.NEEDS_REVIEW:

@@ -1,0 +1,101 @@
+"""Commands for keys and history: who may do what, and who did what."""
+
+from pathlib import Path
+
+import click
+
+from modelyard.cli.output import json_option, print_json, print_table, say
+from modelyard.cli.platform import platform_command
+from modelyard.client import Client, calls
+from modelyard.domain.errors.platform import InvalidRequest
+
+
+@click.group(short_help="API keys: bootstrap, create, list, revoke.")
+def keys() -> None:
+    """Keys that people and programs present to the platform."""
+
+
+@keys.command()
+@click.option("--token-file", type=click.Path(path_type=Path, exists=True), required=True, help="DATA/bootstrap.token.")
+@json_option
+@platform_command
+def bootstrap(client: Client, *, token_file: Path, as_json: bool) -> None:
+    """Trade the one-time token of the first start for an admin key."""
+    token = token_file.read_text(encoding="utf-8").strip()
+    _print_new(client.send(calls.act("keys", "bootstrap", body={"token": token})), as_json=as_json)
+
+
+@keys.command()
+@click.option("--name", required=True, help="What the key is for.")
+@click.option("--scope", "scopes", multiple=True, required=True, help="VERB[:PROJECT[/MODEL]]; repeatable.")
+@click.option("--expires", metavar="DAYS", type=click.IntRange(1, 3650), help="Days until it ends.  [default: 90]")
+@json_option
+@platform_command
+def create(client: Client, *, name: str, scopes: tuple[str, ...], expires: int | None, as_json: bool) -> None:
+    """Create a key. It is printed once and stored nowhere.
+
+    Example: modelyard keys create --name ci --scope upload --scope deploy:default
+    """
+    body: dict[str, object] = {"name": name, "scopes": list(scopes)}
+    if expires is not None:
+        body["expires_days"] = expires
+    _print_new(client.send(calls.act("keys", body=body)), as_json=as_json)
+
+
+@keys.command("list")
+@json_option
+@platform_command
+def list_(client: Client, *, as_json: bool) -> None:
+    """List the keys, never their secrets."""
+    rows = client.send(calls.listing("keys"))
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("id", "name", "project", "scopes", "expires_at", "last_used_at", "revoked_at")
+    print_table(rows, columns, empty="no keys")
+
+
+@keys.command()
+@click.argument("key_id")
+@platform_command
+def revoke(client: Client, *, key_id: str) -> None:
+    """End key KEY_ID; model servers follow within five seconds."""
+    client.send(calls.remove("keys", key_id))
+    click.echo(f"{key_id}  revoked")
+
+
+@click.command(short_help="Who did what, what was live when.")
+@click.argument("service", required=False)
+@click.option("--at", "moment", help="Time (ISO 8601): what answered for SERVICE then.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Entries.")
+@click.option("--verify", is_flag=True, help="Check the whole chain for tampering.")
+@json_option
+@platform_command
+def history(client: Client, *, service: str | None, moment: str | None, limit: int, verify: bool, as_json: bool) -> int:
+    """Show the history, of everything or of SERVICE.
+
+    Example: modelyard history digits --at 2026-01-31T12:00:00Z
+    """
+    if verify:
+        document = client.send(calls.read("history", "verify"))
+        print_json(document)
+        return 0 if document.get("intact") else 1
+    if moment is not None:
+        if service is None:
+            raise InvalidRequest("--at asks about a service", hint="modelyard history SERVICE --at TIME")
+        print_json(client.send(calls.read("history", at=moment, service=service, project=client.connection.project)))
+        return 0
+    rows = client.send(calls.listing("history", service=service, limit=limit, project=client.connection.project))
+    if as_json:
+        print_json(rows)
+        return 0
+    print_table(rows, ("at", "actor", "action", "subject", "sequence"), empty="no history yet")
+    return 0
+
+
+def _print_new(document: calls.Document, *, as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    click.echo(document["key"])
+    say("this is shown once; put it into MODELYARD_KEY")

@@ -1,0 +1,204 @@
+"""Commands for services: deploy, look, ask, take away."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelyard.cli.output import json_option, print_json, print_table, say
+from modelyard.cli.platform import platform_command
+from modelyard.client import Client, Prediction, ServiceInfo, calls
+from modelyard.domain.errors.base import quote
+from modelyard.domain.errors.platform import InvalidRequest
+
+
+@click.command(short_help="Create or change a service.")
+@click.argument("model", metavar="NAME[:VERSION|@ALIAS]")
+@click.option("--service", help="Name of the service; without it, the model's.")
+@click.option("--replicas", help="N or MIN..MAX isolated workers (with --isolation process).")
+@click.option("--isolation", type=click.Choice(["shared", "process"]), help="Where the model runs.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it serves.")
+@json_option
+@platform_command
+def deploy(
+    client: Client,
+    *,
+    model: str,
+    service: str | None,
+    replicas: str | None,
+    isolation: str | None,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Deploy a model: without a version the champion, else the newest approved.
+
+    Example: modelyard deploy digits:1 --service digits
+    """
+    options: dict[str, object] = {"isolation": isolation, "replicas": _replicas(replicas) if replicas else None}
+    deployed = client.deploy(model, service=service, wait=wait, **options)
+    if as_json:
+        print_json(deployed.info.document)
+        return
+    info = deployed.info
+    click.echo(f"{info.name}  {info.phase}  {info.model}:{info.version}  revision {info.revision}")
+    click.echo(info.url)
+    say(f"hint: modelyard predict {info.name} --data @rows.csv")
+
+
+@click.command(short_help="List services.")
+@json_option
+@platform_command
+def services(client: Client, *, as_json: bool) -> None:
+    """List what is deployed."""
+    found = client.services()
+    if as_json:
+        print_json([info.document for info in found])
+        return
+    rows = [info.document for info in found]
+    columns = ("name", "project", "phase", "model", "version", "revision", "url")
+    print_table(rows, columns, empty="nothing is deployed; `modelyard deploy NAME` does it")
+
+
+@click.command(short_help="How a service stands, and why.")
+@click.argument("service")
+@json_option
+@platform_command
+def status(client: Client, *, service: str, as_json: bool) -> None:
+    """Show SERVICE: phase, reason, what answers, on which servers."""
+    info = client.service(service).info
+    if as_json:
+        print_json(info.document)
+        return
+    _print_status(info)
+
+
+@click.command(short_help="List a service's revisions.")
+@click.argument("service")
+@json_option
+@platform_command
+def revisions(client: Client, *, service: str, as_json: bool) -> None:
+    """List every change of SERVICE, newest first."""
+    rows = client.send(calls.listing(f"services/{service}/revisions", project=client.connection.project))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(rows, ("revision", "model", "version", "state", "by", "created_at", "reason"), empty="no revisions")
+
+
+@click.command(short_help="Go back to an earlier revision.")
+@click.argument("service")
+@click.option("--to", "revision", type=int, help="Revision; without it, the last one that was good.")
+@platform_command
+def rollback(client: Client, *, service: str, revision: int | None) -> None:
+    """Let an earlier revision of SERVICE answer again."""
+    body = {} if revision is None else {"revision": revision}
+    document = client.send(calls.act("services", service, "rollback", body=body, project=client.connection.project))
+    info = client.wait(ServiceInfo.read(document))
+    click.echo(f"{info.name}  {info.phase}  {info.model}:{info.version}  revision {info.revision}")
+
+
+@click.command(short_help="Take a service away.")
+@click.argument("service")
+@platform_command
+def undeploy(client: Client, *, service: str) -> None:
+    """Drain SERVICE and take it away; its history stays."""
+    client.undeploy(service)
+    click.echo(f"{service}  going away")
+
+
+@click.command(short_help="Ask a service.")
+@click.argument("service")
+@click.option("--data", required=True, help="JSON, @file.json, @file.csv or @file.parquet: rows, records or a V2 body.")
+@click.option("--version", help="Version to ask; without it, the one that has the traffic.")
+@json_option
+@platform_command
+def predict(client: Client, *, service: str, data: str, version: str | None, as_json: bool) -> None:
+    """Ask SERVICE for predictions.
+
+    \b
+    modelyard predict digits --data '[[0, 0, 5, 13]]'
+    modelyard predict digits --data @rows.csv
+    """  # noqa: D301  (click reads \b as "keep these lines")
+    asked = client.service(service)
+    values = _read_data(data)
+    if isinstance(values, dict) and isinstance(values.get("inputs"), list):
+        url = asked.info.url + (f"/versions/{version}" if version else "") + "/infer"
+        print_json(client.request("POST", url, json=values).json())
+        return
+    answer = asked.ask(values, version=version)
+    if as_json:
+        print_json(_plain(answer))
+        return
+    click.echo(answer.frame().to_string(index=False, max_rows=50))
+    say(f"{answer.service} version {answer.version}, request {answer.request_id}")
+
+
+@click.command(short_help="What runs where.")
+@json_option
+@platform_command
+def nodes(client: Client, *, as_json: bool) -> None:
+    """List the machines of the platform and what they hold."""
+    rows = client.send(calls.listing("nodes"))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(rows, ("name", "state", "cpus", "memory_bytes", "servers", "models"), empty="no nodes")
+
+
+def _replicas(text: str) -> dict[str, int]:
+    low, _, high = text.partition("..")
+    try:
+        return {"min": int(low), "max": int(high or low)}
+    except ValueError as error:
+        raise InvalidRequest(f"{quote(text)} is not a number of replicas", hint="write N or MIN..MAX") from error
+
+
+def _read_data(text: str) -> Any:  # noqa: ANN401  (rows, records, a DataFrame or a V2 body)
+    if not text.startswith("@"):
+        return _json(text)
+    path = Path(text[1:])
+    if not path.is_file():
+        raise InvalidRequest(
+            f"there is no file {quote(path)}", hint="write --data @rows.csv for a file, or JSON itself"
+        )
+    if path.suffix == ".json":
+        return _json(path.read_text(encoding="utf-8"))
+    import pandas as pd
+
+    if path.suffix == ".csv":
+        return pd.read_csv(path)
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    raise InvalidRequest(f"{quote(path.name)} is of no kind that is read here", hint="use .json, .csv or .parquet")
+
+
+def _json(text: str) -> Any:  # noqa: ANN401
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"the data is not JSON: {error}", hint="quote it for the shell, or use @file.json"
+        ) from error
+
+
+def _plain(answer: Prediction) -> dict[str, object]:
+    return {
+        "service": answer.service,
+        "version": answer.version,
+        "digest": answer.digest,
+        "request_id": answer.request_id,
+        "outputs": {name: values.tolist() for name, values in answer.outputs.items()},
+    }
+
+
+def _print_status(info: ServiceInfo) -> None:
+    document = info.document
+    click.echo(f"{info.name}  {click.style(info.phase, bold=True)}  {info.reason}")
+    click.echo(f"answers  {info.model}:{info.version}  revision {info.revision}  {document.get('digest', '')}")
+    click.echo(f"address  {info.url}")
+    for condition in document.get("conditions") or ():
+        click.echo(f"         {condition.get('type')}: {condition.get('status')}  {condition.get('reason', '')}")
+    columns = ("server", "state", "version", "load_s", "memory_bytes", "reason")
+    if document.get("servers"):
+        print_table(document["servers"], columns, empty="")
