@@ -1,0 +1,1 @@
+"""The upload centre: receive, inspect, decide, keep."""

@@ -1,0 +1,1 @@
+"""Where things run: this machine, its servers and what each of them says."""
