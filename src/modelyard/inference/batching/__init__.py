@@ -1,0 +1,10 @@
+"""Gather what is there, run once, scatter: many requests share one run of the model without waiting for each other."""
+
+from modelyard.inference.batching.batcher import Batcher, BatchLimits, Observer
+from modelyard.inference.batching.call import Call
+from modelyard.inference.batching.lane import Lane
+from modelyard.inference.batching.local import LocalRunner
+from modelyard.inference.batching.pace import Pace
+from modelyard.inference.batching.runner import Done, Runner
+
+__all__ = ["BatchLimits", "Batcher", "Call", "Done", "Lane", "LocalRunner", "Observer", "Pace", "Runner"]

@@ -1,0 +1,50 @@
+"""One request on its way through a batcher."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from modelyard.domain.errors.base import ModelyardError
+
+Array = np.ndarray[Any, Any]
+
+
+class Call:
+    """What a batcher knows of a request; the server derives from it to answer.
+
+    `inputs` are checked arrays with `rows` rows each. `shape_key` tells apart requests that cannot share a run
+    (variable dimensions that differ); None where the model has none. Times are of `time.perf_counter`. `priority` 1 goes first,
+    0 has none (Triton, schedule_policy extension). `settled` is true once the call has its answer, also when that was
+    an expired deadline while its run was under way; `alone` that it shares no run any more.
+    """
+
+    __slots__ = ("alone", "deadline", "inputs", "priority", "rows", "settled", "shape_key", "started")
+
+    def __init__(self, inputs: dict[str, Array], rows: int, *, started: float, deadline: float) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.started = started
+        self.deadline = deadline
+        self.shape_key: tuple[tuple[int, ...], ...] | None = None
+        self.priority = 0
+        self.settled = False
+        self.alone = False
+
+    @property
+    @abstractmethod
+    def gone(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+
+    @abstractmethod
+    def succeed(self, outputs: Mapping[str, Array], now: float) -> None:
+        """Answer with this call's own rows of the outputs. Raises nothing."""
+
+    @abstractmethod
+    def fail(self, error: ModelyardError) -> None:
+        """Answer with an error. Raises nothing."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Forget the request: its client has gone."""

@@ -1,0 +1,14 @@
+"""Runtimes by name; none is imported before a package asks for it."""
+
+from typing import Final
+
+from modelyard.foundation.registry import Registry
+from modelyard.ports.runtime import Runtime
+
+RUNTIMES: Final = Registry[Runtime](
+    group="modelyard.runtimes",
+    builtin={
+        "onnxruntime": "modelyard.integrations.runtimes.onnx:OnnxRuntime",
+        "sklearn_original": "modelyard.integrations.runtimes.sklearn_original:SklearnOriginal",
+    },
+)
