@@ -21,7 +21,7 @@ from modelyard.domain.errors.platform import InvalidRequest
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it serves.")
 @json_option
 @platform_command
-def deploy(
+def deploy(  # noqa: PLR0913  (one parameter an option)
     client: Client,
     *,
     model: str,

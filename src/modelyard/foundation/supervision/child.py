@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from modelyard.foundation.supervision.adoption import AdoptedProcess
+
 EXIT_REFUSED: Final = 78
 """A child that ends with this code must not be started again as it is (sysexits.h: EX_CONFIG)."""
 _TAIL_BYTES: Final = 4096
@@ -55,7 +57,7 @@ class Child:
         self.state = ChildState.STARTING
         self.restarts = 0
         self.reason = ""
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | AdoptedProcess | None = None
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
         self.failures: deque[float] = deque(maxlen=16)
@@ -64,6 +66,12 @@ class Child:
     def pid(self) -> int | None:
         """Process id while there is one."""
         return self.process.pid if self.process is not None and self.process.returncode is None else None
+
+    def adopt(self, pid: int) -> None:
+        """Take over a process that already does this child's work."""
+        self.process = AdoptedProcess(pid)
+        self.state = ChildState.RUNNING
+        self.ready.set()
 
     async def spawn(self) -> None:
         """Start the process and watch for its ready line."""

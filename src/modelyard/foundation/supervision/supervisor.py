@@ -38,12 +38,17 @@ class Supervisor:
             raise NotFound(f"no process of the name {name} is supervised here")
         return child
 
-    def start(self, spec: ChildSpec) -> Child:
-        """Begin to keep `spec` running; a second start of the same name is the same child."""
+    def start(self, spec: ChildSpec, *, adopt: int | None = None) -> Child:
+        """Begin to keep `spec` running; a second start of the same name is the same child.
+
+        `adopt` is the id of a process that does this work already; it is started anew only when that one ends.
+        """
         known = self._children.get(spec.name)
         if known is not None and known.state not in (ChildState.STOPPED, ChildState.STOPPING):
             return known
         child = Child(spec)
+        if adopt is not None:
+            child.adopt(adopt)
         self._children[spec.name] = child
         self._tasks[spec.name] = asyncio.get_running_loop().create_task(self._keep(child), name=spec.name)
         return child
@@ -89,7 +94,8 @@ class Supervisor:
         try:
             while True:
                 began = loop.time()
-                await child.spawn()
+                if not child.ready.is_set():
+                    await child.spawn()
                 assert child.process is not None
                 code = await child.process.wait()
                 if child.state is ChildState.STOPPING:

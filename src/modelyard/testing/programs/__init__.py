@@ -1,0 +1,1 @@
+"""Small programs that tests let the supervisor run."""
