@@ -1,0 +1,20 @@
+"""History: who did what, in an order that nobody can change unseen, and what was live at any moment.
+
+`append(tx, actor=…, action=…, subject=…, project=…, payload=…)` writes an entry inside the unit of work that makes the
+change: both are committed or neither. A sequencer seals entries into a hash chain within a second.
+
+The contract with whoever switches traffic: when a revision of a service becomes live (the last server acknowledged the
+table), append `SERVICE_REVISION_LIVE` with subject `service/<name>`, the service's project, and the payload
+`{"service", "project", "revision", "model", "version", "digest"}`; a split adds `"weight"` (percent) and is one entry a
+backend with the same moment. When a service stops answering, append `SERVICE_GONE` with `{"service", "project"}`. From
+these alone `live_at` says what answered at any moment.
+"""
+
+from typing import Final
+
+from modelyard.control.history.entries import Entry, append
+
+SERVICE_REVISION_LIVE: Final = "service.revision_live"
+SERVICE_GONE: Final = "service.gone"
+
+__all__ = ["SERVICE_GONE", "SERVICE_REVISION_LIVE", "Entry", "append"]

@@ -1,0 +1,39 @@
+"""Records: the database, its units of work, the outbox, migrations and backups. The only owner of a connection.
+
+`with database.begin() as tx:` writes, `with database.read() as tx:` reads; `tx` is a SQLAlchemy session with a moment
+(`tx.now`). Tables are declared on `METADATA` in a capability's `tables.py`; each capability ships its own migrations
+as a branch in `records/migrations/versions/<capability>_<number>.py`.
+"""
+
+from modelyard.control.records.database import Database, Transaction
+from modelyard.control.records.idempotency import Answer, keep, recall
+from modelyard.control.records.ids import make_id
+from modelyard.control.records.metadata import METADATA, Moment
+from modelyard.control.records.outbox import Event, emit, events_after, forget_events, last_event
+from modelyard.control.records.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, Position, cut, read_cursor, write_cursor
+from modelyard.control.records.parts import ControlParts, parts_of
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "MAX_LIMIT",
+    "METADATA",
+    "Answer",
+    "ControlParts",
+    "Database",
+    "Event",
+    "Moment",
+    "Page",
+    "Position",
+    "Transaction",
+    "cut",
+    "emit",
+    "events_after",
+    "forget_events",
+    "keep",
+    "last_event",
+    "make_id",
+    "parts_of",
+    "read_cursor",
+    "recall",
+    "write_cursor",
+]

@@ -1,0 +1,283 @@
+"""Settings: one tree of groups, built once by the process and handed on group by group.
+
+Order: command line, environment (`MODELYARD_<GROUP>_<FIELD>`), file, defaults; the first that names a field wins. Every
+field says what it does, its unit and its range, and is checked when it is read; the reference page is made from this
+module. A name that is not known is refused, so that a typing error never passes as a default.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Final, cast, get_args, get_type_hints
+
+from modelyard.domain.errors.base import quote
+from modelyard.domain.errors.platform import InvalidRequest
+
+PREFIX: Final = "MODELYARD_"
+_META: Final = "modelyard"
+Value = bool | int | float | str | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a person has to know of a field. `low` and `high` are inclusive; `choices` lists all that is allowed."""
+
+    text: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def range_text(self) -> str:
+        """The range as the reference shows it."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.low is None and self.high is None:
+            return "any"
+        return (
+            f"{'' if self.low is None else f'{self.low:g}'} … {'' if self.high is None else f'{self.high:g}'}".strip()
+        )
+
+
+def setting(default: Any, text: str, **about: Any) -> Any:  # noqa: ANN401  (dataclass fields are typed by annotation)
+    """A field of a settings group."""
+    return field(default=default, metadata={_META: About(text=text, **about)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings:
+    """Keys and the start of a platform that asks for them."""
+
+    expires_days: int = setting(
+        90, "How long a new key is valid when nothing else is asked.", unit="days", low=1, high=3650
+    )
+    bootstrap_minutes: int = setting(
+        15, "How long the one-time token of the first start is valid.", unit="minutes", low=1, high=1440
+    )
+    free_tries: int = setting(
+        20, "Wrong keys from one source before answers are delayed.", unit="tries", low=1, high=10_000
+    )
+    longest_delay_s: float = setting(
+        30.0, "The longest delay after many wrong keys.", unit="seconds", low=0.1, high=3600
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistorySettings:
+    """The chain of history."""
+
+    seal_every_s: float = setting(
+        0.25, "How often new entries are sealed into the chain.", unit="seconds", low=0.01, high=1.0
+    )
+    anchor_every_s: float = setting(
+        60.0, "How often the head of the chain is written to the anchor file.", unit="seconds", low=1, high=3600
+    )
+    events_kept_hours: int = setting(
+        72, "How long events can be asked for after they happened.", unit="hours", low=1, high=8760
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSettings:
+    """The records database."""
+
+    url: str = setting("", "Where the records are; empty means SQLite in the data directory.", unit="URL")
+    backups_kept: int = setting(5, "Copies made before a migration that are kept.", unit="files", low=1, high=1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """The control listener."""
+
+    events_ping_s: float = setting(
+        15.0,
+        "How often an idle event stream gets a comment, so that proxies keep it.",
+        unit="seconds",
+        low=0.1,
+        high=300,
+    )
+    max_body_bytes: int = setting(
+        8 * 2**20, "The largest JSON body that a route of the control API takes.", unit="bytes", low=1024, high=2**30
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What the processes say, one line of JSON an event, on their log."""
+
+    level: str = setting(
+        "info", "The least severe level that is written.", choices=("debug", "info", "warning", "error")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All groups."""
+
+    keys: KeySettings = field(default_factory=KeySettings)
+    history: HistorySettings = field(default_factory=HistorySettings)
+    records: RecordSettings = field(default_factory=RecordSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """One field as the reference, `/api/v1/settings` and the environment know it."""
+
+    group: str
+    name: str
+    kind: str
+    default: Value
+    about: About
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return f"{PREFIX}{self.group}_{self.name}".upper()
+
+
+def load(
+    *, file: Path | None = None, environment: Mapping[str, str] | None = None, given: Mapping[str, Value] | None = None
+) -> Settings:
+    """The settings. `given` (from the command line) and the file name fields as `group.field`, in TOML as tables.
+
+    Raises:
+        InvalidRequest: a name is unknown, or a value is not of its kind or range; says which and where from.
+    """
+    chosen: dict[str, tuple[Any, str]] = {}
+    known = {f"{item.group}.{item.name}": item for item in describe()}
+    for name, value in _from_file(file).items():
+        chosen[name] = (value, f"in {file.name if file else ''}")
+    for name, item in known.items():
+        text = (environment or {}).get(item.variable)
+        if text is not None:
+            chosen[name] = (_parse(text, item), f"in {item.variable}")
+    for name, value in (given or {}).items():
+        chosen[name] = (value, "on the command line")
+    for name in chosen:
+        if name not in known:
+            raise InvalidRequest(
+                f"there is no setting {quote(name)} ({chosen[name][1]})", hint="docs/reference/settings.md lists all"
+            )
+    return _build({name: _checked(value, known[name], source) for name, (value, source) in chosen.items()})
+
+
+def describe() -> list[Described]:
+    """Every field of every group, in the order of declaration."""
+    found: list[Described] = []
+    for group, kind in get_type_hints(Settings).items():
+        hints = get_type_hints(kind)
+        found.extend(
+            Described(
+                group=group,
+                name=item.name,
+                kind=_kind_name(hints[item.name]),
+                default=cast("Value", item.default),
+                about=item.metadata[_META],
+            )
+            for item in fields(kind)
+        )
+    return found
+
+
+def shown(settings: Settings) -> dict[str, dict[str, Value]]:
+    """All values, by group and field; a URL is shown without its password."""
+    values: dict[str, dict[str, Value]] = {}
+    for item in describe():
+        value = getattr(getattr(settings, item.group), item.name)
+        values.setdefault(item.group, {})[item.name] = _without_password(value) if item.about.unit == "URL" else value
+    return values
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidRequest(
+            f"the settings file {quote(file.name)} cannot be read", hint=error.strerror or ""
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the settings file {quote(file.name)} is not TOML: {error}") from error
+    flat: dict[str, Any] = {}
+    for group, table in document.items():
+        if not isinstance(table, dict):
+            raise InvalidRequest(
+                f"{quote(group)} in {quote(file.name)} is not a table", hint="write [group] above the fields"
+            )
+        flat.update({f"{group}.{name}": value for name, value in table.items()})
+    return flat
+
+
+def _parse(text: str, item: Described) -> Any:  # noqa: ANN401
+    try:
+        match item.kind:
+            case "bool":
+                return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "list":
+                return tuple(part.strip() for part in text.split(",") if part.strip())
+            case _:
+                return text
+    except (KeyError, ValueError) as error:
+        raise _wrong(item, text, f"in {item.variable}") from error
+
+
+def _checked(value: Any, item: Described, source: str) -> Value:  # noqa: ANN401
+    expected: dict[str, tuple[type, ...]] = {
+        "bool": (bool,),
+        "int": (int,),
+        "float": (int, float),
+        "list": (list, tuple),
+    }
+    fits = isinstance(value, expected.get(item.kind, (str,))) and (item.kind == "bool" or not isinstance(value, bool))
+    about = item.about
+    if not fits or (about.choices and value not in about.choices):
+        raise _wrong(item, value, source)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        low = about.low is None or value >= about.low
+        high = about.high is None or value <= about.high
+        if not (low and high):
+            raise _wrong(item, value, source)
+        return float(value) if item.kind == "float" else value
+    return tuple(value) if item.kind == "list" else value
+
+
+def _wrong(item: Described, value: object, source: str) -> InvalidRequest:
+    unit = f" {item.about.unit}" if item.about.unit else ""
+    return InvalidRequest(
+        f"{item.group}.{item.name} ({source}) cannot be {quote(value)}",
+        hint=f"{item.kind}{unit}, {item.about.range_text}; the default is {item.default}",
+    )
+
+
+def _build(values: Mapping[str, Value]) -> Settings:
+    groups: dict[str, Any] = {}
+    for group, kind in get_type_hints(Settings).items():
+        own = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{group}.")}
+        groups[group] = kind(**own)
+    return Settings(**groups)
+
+
+def _kind_name(hint: Any) -> str:  # noqa: ANN401
+    if isinstance(hint, UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    if getattr(hint, "__origin__", None) is tuple:
+        return "list"
+    return {bool: "bool", int: "int", float: "float", str: "text"}[hint]
+
+
+def _without_password(value: Value) -> Value:
+    if not isinstance(value, str) or "@" not in value:
+        return value
+    head, _, tail = value.rpartition("@")
+    scheme, separator, user = head.partition("://")
+    return f"{scheme}{separator}{user.partition(':')[0]}:***@{tail}"
