@@ -27,7 +27,7 @@ def test_a_port_that_nobody_gave_moves_to_the_next_free_one() -> None:
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(StartRefused, match="cannot listen on 192.0.2.1"):
+    with pytest.raises(StartRefused, match=r"cannot listen on 192\.0\.2\.1"):
         bind("192.0.2.1", 0, given=True, option="--port")
 
 

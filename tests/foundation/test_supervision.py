@@ -43,7 +43,7 @@ async def supervisor(tmp_path: Path) -> AsyncIterator[Watched]:
 
 async def until(condition: Callable[[], bool], *, limit_s: float = 20) -> None:
     async with asyncio.timeout(limit_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  (the condition is of another process)
             await asyncio.sleep(0.02)
 
 

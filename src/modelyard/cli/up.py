@@ -4,17 +4,24 @@ from pathlib import Path
 
 import click
 
-from modelyard.cli.output import say
+from modelyard.cli.output import json_option, say
+from modelyard.foundation.documents import to_json
 from modelyard.processes.all_in_one import Standing, UpOptions
 from modelyard.processes.all_in_one import up as run_up
 from modelyard.processes.edge_rules import Exposure
 
 
 class Teller:
-    """Prints what the platform says of itself."""
+    """Prints what the platform says of itself; with `as_json` one JSON line when it is ready."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
 
     def standing(self, standing: Standing) -> None:
         """Addresses, place of the data, and what to do next."""
+        if self._as_json:
+            click.echo(to_json(standing))
+            return
         click.echo(click.style("modelyard is up", bold=True))
         click.echo(f"  control    {standing.control_url}")
         click.echo(f"  inference  {standing.inference_url}")
@@ -48,7 +55,9 @@ class Teller:
 @click.option("--trusted-proxy", "proxies", multiple=True, metavar="CIDR", help="Proxy in front; repeatable.")
 @click.option("--allowed-host", "hosts", multiple=True, metavar="HOST", help="Another Host to answer to; repeatable.")
 @click.option("--settings", type=click.Path(path_type=Path, exists=True), help="Settings file, YAML.")
+@json_option
 def up(  # noqa: PLR0913  (one parameter an option)
+    *,
     data: Path | None,
     host: str,
     control_port: int | None,
@@ -60,6 +69,7 @@ def up(  # noqa: PLR0913  (one parameter an option)
     proxies: tuple[str, ...],
     hosts: tuple[str, ...],
     settings: Path | None,
+    as_json: bool,
 ) -> None:
     """Start control plane, model servers and workers, supervised, on embedded defaults.
 
@@ -81,4 +91,4 @@ def up(  # noqa: PLR0913  (one parameter an option)
         exposure=exposure,
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]  # by name
     )
-    run_up(options, Teller())
+    run_up(options, Teller(as_json=as_json))
