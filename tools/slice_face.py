@@ -17,7 +17,7 @@ class SliceFaceContract(Contract):
     open_to_api = fields.StringField(required=False, default="")
     open_to_processes = fields.StringField(required=False, default="")
 
-    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:  # noqa: ARG002, FBT001
+    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:  # noqa: FBT001
         """List every import that goes past a face."""
         container = str(self.container)
         broken = [

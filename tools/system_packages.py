@@ -19,7 +19,8 @@ def main() -> int:
         return 0
     quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
     subprocess.run(["apt-get", "update", "-q"], check=False, **quiet)
-    return subprocess.run(["apt-get", "install", "-yq", "--no-install-recommends", *missing], check=False, **quiet).returncode
+    install = ["apt-get", "install", "-yq", "--no-install-recommends", *missing]
+    return subprocess.run(install, check=False, **quiet).returncode
 
 
 if __name__ == "__main__":

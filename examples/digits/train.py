@@ -15,7 +15,7 @@ LABELS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def train(directory: Path) -> tuple[np.ndarray, np.ndarray, float]:
-    """Write model.joblib, labels.json and sample.csv; return held-out images, their digits, and the accuracy on them."""
+    """Write model.joblib, labels.json and sample.csv; return held-out images, digits, accuracy."""
     directory.mkdir(parents=True, exist_ok=True)
     images, digits = load_digits(return_X_y=True)
     known, held_out, known_digits, held_out_digits = train_test_split(
