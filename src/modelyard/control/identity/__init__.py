@@ -6,6 +6,7 @@ In a route: `who = caller(request)`, then `require(who, Verb.DEPLOY, project=pro
 
 from modelyard.control.identity.journal import Journal
 from modelyard.control.identity.principal import LOCAL, Actor, Principal, caller, system_actor
+from modelyard.control.identity.projects import Project, find_project
 from modelyard.control.identity.visibility import (
     Reach,
     Visibility,
@@ -23,10 +24,12 @@ __all__ = [
     "Actor",
     "Journal",
     "Principal",
+    "Project",
     "Reach",
     "Visibility",
     "caller",
     "can_see",
+    "find_project",
     "lacks",
     "missing",
     "reach_of",

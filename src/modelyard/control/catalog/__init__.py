@@ -1,0 +1,23 @@
+"""Catalog: the model library. Models, their immutable versions, aliases, tags, and who may see them.
+
+Intake calls `register_version(tx, NewVersion(...))`; deployments call `resolve(tx, project, name, ...)` and find the
+serving package with `package_directory(places.packages, version)`.
+"""
+
+from modelyard.control.catalog.lookup import CHAMPION, find_model, find_version, package_directory, resolve
+from modelyard.control.catalog.registration import register_version
+from modelyard.control.catalog.values import ModelRecord, NewVersion, Resolved, StoredFile, VersionRecord
+
+__all__ = [
+    "CHAMPION",
+    "ModelRecord",
+    "NewVersion",
+    "Resolved",
+    "StoredFile",
+    "VersionRecord",
+    "find_model",
+    "find_version",
+    "package_directory",
+    "register_version",
+    "resolve",
+]
