@@ -42,6 +42,9 @@ class Observer(Protocol):
     def ran(self, calls: list[Call], rows: int, *, began: float, took: float) -> None:
         """A run ended well. `began` is of `time.perf_counter`."""
 
+    def answered(self, calls: list[Call], now: float) -> None:
+        """The calls of a run have their answers: `ok` tells which are predictions."""
+
     def failed(self, error: Exception, calls: int) -> None:
         """A run of that many calls raised."""
 
@@ -180,6 +183,7 @@ class Batcher:
             if len(calls) == 1 or is_scatterable(outputs, rows):
                 self._observer.ran(calls, rows, began=began, took=took)
                 _scatter(calls, outputs)
+                self._observer.answered(calls, perf_counter())
             else:
                 error = ValueError("the model's outputs do not have one entry a row")
         if error is not None:
@@ -257,12 +261,11 @@ class _Pieces:
 
 
 def _scatter(calls: list[Call], outputs: dict[str, Array]) -> None:
-    now = perf_counter()
     if len(calls) == 1:
         call = calls[0]
         if not call.settled:
             call.settled = True
-            call.succeed(outputs, now)
+            call.succeed(outputs)
         return
     start = 0
     items = list(outputs.items())
@@ -270,7 +273,7 @@ def _scatter(calls: list[Call], outputs: dict[str, Array]) -> None:
         end = start + call.rows
         if not call.settled:
             call.settled = True
-            call.succeed({name: array[start:end] for name, array in items}, now)
+            call.succeed({name: array[start:end] for name, array in items})
         start = end
 
 

@@ -15,12 +15,13 @@ class Call:
     """What a batcher knows of a request; the server derives from it to answer.
 
     `inputs` are checked arrays with `rows` rows each. `shape_key` tells apart requests that cannot share a run
-    (variable dimensions that differ); None where the model has none. Times are of `time.perf_counter`. `priority` 1 goes first,
-    0 has none (Triton, schedule_policy extension). `settled` is true once the call has its answer, also when that was
-    an expired deadline while its run was under way; `alone` that it shares no run any more.
+    (variable dimensions that differ); None where the model has none. Times are of `time.perf_counter`. `priority` 1
+    goes first, 0 has none (Triton, schedule_policy extension). `settled` is true once the call has its answer, also
+    when that was an expired deadline while its run was under way; `ok` that the answer was a prediction; `alone` that
+    it shares no run any more.
     """
 
-    __slots__ = ("alone", "deadline", "inputs", "priority", "rows", "settled", "shape_key", "started")
+    __slots__ = ("alone", "deadline", "inputs", "ok", "priority", "rows", "settled", "shape_key", "started")
 
     def __init__(self, inputs: dict[str, Array], rows: int, *, started: float, deadline: float) -> None:
         self.inputs = inputs
@@ -30,6 +31,7 @@ class Call:
         self.shape_key: tuple[tuple[int, ...], ...] | None = None
         self.priority = 0
         self.settled = False
+        self.ok = False
         self.alone = False
 
     @property
@@ -38,8 +40,8 @@ class Call:
         """Whether nobody waits for the answer any more."""
 
     @abstractmethod
-    def succeed(self, outputs: Mapping[str, Array], now: float) -> None:
-        """Answer with this call's own rows of the outputs. Raises nothing."""
+    def succeed(self, outputs: Mapping[str, Array]) -> None:
+        """Answer with this call's own rows of the outputs, and set `ok` if that worked. Raises nothing."""
 
     @abstractmethod
     def fail(self, error: ModelyardError) -> None:

@@ -1,0 +1,162 @@
+"""Rates and bounds that hold for all processes of one machine together, to within one request.
+
+They live in one mapped file: a record a service with its token bucket and, for each process, what it has in flight. A
+change is made under the file's lock. A process holds a byte-range lock on its own column for as long as it lives; what
+stands in a column whose lock is free was left by a process that died, and is taken back.
+"""
+
+import fcntl
+import hashlib
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import clock_gettime
+from typing import Final
+
+_COLUMNS: Final = 64
+_RECORDS: Final = 1024
+_HEAD: Final = 3  # hash of the name, tokens, time of the last change
+_WIDTH: Final = _HEAD + _COLUMNS
+_BYTES: Final = _RECORDS * _WIDTH * 8
+_CLOCK: Final = 1  # CLOCK_MONOTONIC: one clock for all processes of a machine
+
+
+def machine_clock() -> float:
+    """Seconds on a clock that all processes of this machine share and nobody sets."""
+    return clock_gettime(_CLOCK)
+
+
+class SharedLimits:
+    """The mapped file. Not for several threads at once."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._fd, _BYTES)
+        self._map = mmap.mmap(self._fd, _BYTES)
+        self.cells = memoryview(self._map).cast("d")
+        self.column = self._take_column()
+
+    def bucket(self, name: str, rate: float) -> "TokenBucket":
+        """The token bucket of `name` with `rate` requests a second, and a burst of as many."""
+        return TokenBucket(self, self._record(name), rate)
+
+    def gate(self, name: str, bound: int) -> "Gate":
+        """The bound of `name` on requests in flight."""
+        return Gate(self, self._record(name), bound)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else changes a record meanwhile."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def reclaim(self) -> None:
+        """Empty the columns of processes that have died. To be called under the lock."""
+        for column in range(_COLUMNS):
+            if column != self.column and self._try(column):
+                self._clear(column)
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, column)
+
+    def close(self) -> None:
+        """Give the column back."""
+        if self._fd >= 0:
+            with self.locked():
+                self._clear(self.column)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _take_column(self) -> int:
+        with self.locked():
+            for column in range(_COLUMNS):
+                if self._try(column):
+                    self._clear(column)
+                    return column
+        raise OSError(f"more than {_COLUMNS} processes share the limits")
+
+    def _try(self, column: int) -> bool:
+        with suppress(OSError):
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, column)
+            return True
+        return False
+
+    def _clear(self, column: int) -> None:
+        for record in range(_RECORDS):
+            self.cells[record * _WIDTH + _HEAD + column] = 0.0
+
+    def _record(self, name: str) -> int:
+        """Index of the first cell of the record of `name`; open addressing by hash."""
+        wanted = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        first = int.from_bytes(wanted) % _RECORDS
+        with self.locked():
+            for step in range(_RECORDS):
+                at = (first + step) % _RECORDS * _WIDTH
+                found = self._map[at * 8 : at * 8 + 8]
+                if found == wanted:
+                    return at
+                if found == b"\0" * 8:
+                    self._map[at * 8 : at * 8 + 8] = wanted
+                    return at
+        raise OSError("no room for more limits")
+
+
+class TokenBucket:
+    """Lets `rate` requests through a second, shared by all processes; an idle bucket holds one second's worth."""
+
+    __slots__ = ("_at", "_limits", "_size", "rate")
+
+    def __init__(self, limits: SharedLimits, at: int, rate: float) -> None:
+        self._limits = limits
+        self._at = at
+        self._size = max(1.0, rate)
+        self.rate = rate
+
+    def take(self, now: float | None = None) -> float:
+        """0 when the request may pass, else the seconds after which another try can succeed."""
+        cells, at = self._limits.cells, self._at
+        now = machine_clock() if now is None else now
+        with self._limits.locked():
+            before = cells[at + 2]
+            if not 0.0 < before <= now:  # new, or of before the machine started
+                tokens = self._size
+            else:
+                tokens = min(self._size, cells[at + 1] + (now - before) * self.rate)
+            granted = tokens >= 1.0
+            cells[at + 1] = tokens - 1.0 if granted else tokens
+            cells[at + 2] = now
+        return 0.0 if granted else (1.0 - tokens) / self.rate
+
+
+class Gate:
+    """Lets at most `bound` requests be in flight in all processes together."""
+
+    __slots__ = ("_first", "_limits", "_mine", "bound")
+
+    def __init__(self, limits: SharedLimits, at: int, bound: int) -> None:
+        self._limits = limits
+        self._first = at + _HEAD
+        self._mine = at + _HEAD + limits.column
+        self.bound = bound
+
+    def enter(self) -> bool:
+        """Whether one more may be in flight; it is then counted until `leave`."""
+        with self._limits.locked():
+            if self._in_flight() >= self.bound:
+                self._limits.reclaim()
+                if self._in_flight() >= self.bound:
+                    return False
+            self._limits.cells[self._mine] += 1
+            return True
+
+    def leave(self) -> None:
+        """One less is in flight."""
+        with self._limits.locked():
+            self._limits.cells[self._mine] = max(0.0, self._limits.cells[self._mine] - 1)
+
+    def _in_flight(self) -> float:
+        return sum(self._limits.cells[self._first : self._first + _COLUMNS])

@@ -1,0 +1,145 @@
+"""One backend of a service as this server holds it: its model or its workers, its batcher, and where it stands."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from modelyard.domain.contract import Isolation, ModelContract, ServingPackage
+from modelyard.domain.routing import Backend, BackendStatus, Batching, ServiceRoute
+from modelyard.inference.batching import Batcher, BatchLimits, Runner
+from modelyard.inference.protocol import Signature
+from modelyard.inference.routing.measures import BackendMeasures
+from modelyard.inference.routing.workers import WorkerPool
+
+_log = logging.getLogger(__name__)
+
+
+class BackendState(StrEnum):
+    """Where a backend stands on this server."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    UNLOADED = "unloaded"
+
+
+@dataclass(frozen=True, slots=True)
+class BackendKey:
+    """What makes two backends the same thing to hold; weights, limits and workers may change without loading anew."""
+
+    project: str
+    service: str
+    revision: int
+    version: str
+    digest: str
+    package: str
+    isolation: Isolation
+
+    @classmethod
+    def of(cls, route: ServiceRoute, backend: Backend) -> "BackendKey":
+        """The key of `backend` in `route`."""
+        return cls(
+            route.project,
+            route.name,
+            backend.revision,
+            backend.version,
+            backend.digest,
+            backend.package,
+            route.isolation,
+        )
+
+
+class ServedBackend:
+    """Holds what answers. `signature` and `batcher` are there from `READY` on."""
+
+    def __init__(self, key: BackendKey, backend: Backend, measures: BackendMeasures) -> None:
+        self.key = key
+        self.backend = backend
+        self.measures = measures
+        self.state = BackendState.LOADING
+        self.reason = ""
+        self.load_s: float | None = None
+        self.memory_bytes: int | None = None
+        self.device = ""
+        self.package: ServingPackage | None = None
+        self.signature: Signature | None = None
+        self.batcher: Batcher | None = None
+        self.runner: Runner | None = None
+        self._release: Callable[[], None] | None = None
+        self.headers: tuple[tuple[bytes, bytes], ...] = (
+            (b"x-model-version", backend.version.encode()),
+            (b"x-model-digest", backend.digest.encode()),
+            (b"x-revision", str(backend.revision).encode()),
+        )
+
+    @property
+    def workers(self) -> WorkerPool | None:
+        """The isolated workers, where there are such."""
+        return self.runner if isinstance(self.runner, WorkerPool) else None
+
+    @property
+    def pending(self) -> int:
+        """Calls in hand."""
+        return self.batcher.pending if self.batcher is not None else 0
+
+    def equip(
+        self, package: ServingPackage, runner: Runner, batching: Batching, *, release: Callable[[], None]
+    ) -> None:
+        """Take what answers; `release` gives it back."""
+        self.package = package
+        self.runner = runner
+        self._release = release
+        self.signature = Signature(self.key.service, package.contract, package.golden)
+        limits = batch_limits(package.contract, batching)
+        self.batcher = Batcher(runner, limits, asyncio.get_running_loop(), observer=self.measures)
+
+    def became_ready(self, *, load_s: float, memory_bytes: int, device: str) -> None:
+        """It may take traffic."""
+        self.state = BackendState.READY
+        self.reason = ""
+        self.load_s = load_s
+        self.memory_bytes = memory_bytes
+        self.device = device
+        self.measures.memory.set(memory_bytes)
+        self.measures.load.set(load_s)
+
+    def failed(self, reason: str) -> None:
+        """It cannot take traffic."""
+        self.state = BackendState.FAILED
+        self.reason = reason
+        _log.error(
+            "a backend failed", extra={"service": self.key.service, "revision": self.key.revision, "why": reason}
+        )
+
+    def unload(self) -> None:
+        """Let go of everything; nothing is in hand any more."""
+        self.state = BackendState.UNLOADED
+        self.measures.memory.set(0.0)
+        if self._release is not None:
+            self._release()
+            self._release = None
+        self.signature = self.batcher = self.runner = None
+
+    def status(self) -> BackendStatus:
+        """What a report says of it."""
+        return BackendStatus(
+            project=self.key.project,
+            service=self.key.service,
+            version=self.key.version,
+            digest=self.key.digest,
+            revision=self.key.revision,
+            state=self.state.value,
+            reason=self.reason,
+            load_s=self.load_s,
+            memory_bytes=self.memory_bytes,
+        )
+
+
+def batch_limits(contract: ModelContract, batching: Batching) -> BatchLimits:
+    """The service's wish within what the contract proved."""
+    proved = contract.max_batch_size
+    return BatchLimits(
+        max_rows=max(1, min(proved, batching.max_size)), longest=proved, max_wait_s=batching.max_wait_ms / 1000
+    )

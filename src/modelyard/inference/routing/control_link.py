@@ -1,0 +1,120 @@
+"""The line to the control plane: HTTP/1.1 over its Unix socket, one request a connection.
+
+Long-polls the routing table and sends reports. The control plane may be away at any time: the link then tries again
+with growing, jittered pauses, and serving goes on as it was.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from modelyard.domain.errors.platform import Unavailable
+from modelyard.domain.routing import RoutingTable, ServerReport
+from modelyard.foundation.documents import from_json, to_json
+
+WAIT_S: Final = 20.0
+REPORT_EVERY_S: Final = 2.0
+_PATIENCE_S: Final = 10.0
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 2.0
+_LARGEST_ANSWER: Final = 256 << 20
+_OK, _NO_CONTENT, _NOT_MODIFIED = 200, 204, 304
+_log = logging.getLogger(__name__)
+
+Take = Callable[[RoutingTable], None]
+Report = Callable[[], ServerReport]
+
+
+class ControlLink:
+    """One server's line. `changed` asks for a report at once."""
+
+    def __init__(self, socket: Path, server: str) -> None:
+        self._socket = socket
+        self._server = server
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """Something worth reporting has happened."""
+        self._changed.set()
+
+    async def follow(self, take: Take, *, after: Callable[[], int]) -> None:
+        """Hand every new table to `take`, for ever. `after` is the revision that is held."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                path = f"/internal/v1/table?after={after()}&wait_s={WAIT_S:g}"
+                table = await self._next_table(path)
+                if table is not None:
+                    take(table)
+                pause = _FIRST_PAUSE_S
+            except (OSError, TimeoutError, EOFError, Unavailable, msgspec.MsgspecError) as error:
+                _log.debug("no routing table from the control plane", extra={"reason": str(error)})
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (spreads load, hides nothing)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    async def _next_table(self, path: str) -> RoutingTable | None:
+        status, body = await ask(self._socket, "GET", path, patience_s=WAIT_S + _PATIENCE_S)
+        if status not in (_OK, _NOT_MODIFIED):
+            raise Unavailable(f"the control plane answered {status}")
+        return from_json(body, RoutingTable) if status == _OK else None
+
+    async def report(self, current: Report) -> None:
+        """Send what `current` gives when something changed, and every `REPORT_EVERY_S`, for ever."""
+        path = f"/internal/v1/servers/{self._server}/report"
+        while True:
+            self._changed.clear()
+            with suppress(OSError, TimeoutError, EOFError, Unavailable):
+                await ask(self._socket, "POST", path, body=to_json(current()), patience_s=_PATIENCE_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), REPORT_EVERY_S)
+
+
+async def ask(
+    socket: Path, method: str, path: str, *, body: bytes = b"", patience_s: float = _PATIENCE_S
+) -> tuple[int, bytes]:
+    """Status and body of one request over a Unix socket.
+
+    Raises:
+        OSError, TimeoutError, EOFError: nobody answers, or not in time, or not to the end.
+        Unavailable: the answer is not HTTP.
+    """
+    async with asyncio.timeout(patience_s):
+        reader, writer = await asyncio.open_unix_connection(str(socket))
+        try:
+            head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            if body or method == "POST":
+                head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            writer.write(head.encode() + b"\r\n" + body)
+            return await _read_answer(reader)
+        finally:
+            writer.close()
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    parts = status_line.split(" ")
+    if len(parts) < 2 or not parts[1].isdigit():  # noqa: PLR2004  (version and status)
+        raise Unavailable("the control plane does not speak HTTP")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+    status = int(parts[1])
+    if status in (_NO_CONTENT, _NOT_MODIFIED):
+        return status, b""
+    if "chunked" in headers.get("transfer-encoding", ""):
+        return status, await _read_chunks(reader)
+    if "content-length" in headers:
+        return status, await reader.readexactly(int(headers["content-length"]))
+    return status, await reader.read(_LARGEST_ANSWER)
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while size := int((await reader.readline()).split(b";")[0], 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    return bytes(body)

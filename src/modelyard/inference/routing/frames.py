@@ -1,0 +1,130 @@
+"""What a model server and an isolated worker say to each other over a Unix socket.
+
+A frame is its length (u32, of all that follows), a kind (u8), a number that pairs an answer with its question (u64),
+and a payload. Tensors are a MessagePack head (name, dtype, shape, bytes of each) and their raw memory, little-endian
+and row-major; BYTES elements carry a u32 length, as in V2's binary form. Both ends are ours and of one version.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+_PREFIX: Final = struct.Struct("<IBQ")
+_LENGTH: Final = struct.Struct("<I")
+_BESIDE_LENGTH: Final = _PREFIX.size - _LENGTH.size
+_OBJECTS: Final = "O"
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    RUN = 2
+    ANSWER = 3
+    FAILURE = 4
+    PING = 5
+    PONG = 6
+
+
+class Hello(msgspec.Struct, kw_only=True):
+    """The worker's first frame: what it holds."""
+
+    pid: int
+    digest: str
+    device: str
+    memory_bytes: int
+    load_s: float
+    run_s: float
+
+
+class Failure(msgspec.Struct, kw_only=True):
+    """The model raised; `text` is for the log, not for the client."""
+
+    text: str
+
+
+class _Tensor(msgspec.Struct, array_like=True):
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_tensors = msgspec.msgpack.Decoder(list[_Tensor]).decode
+
+
+def frame(kind: Kind, number: int, payload: bytes = b"") -> bytes:
+    """A whole frame."""
+    return _PREFIX.pack(_BESIDE_LENGTH + len(payload), kind, number) + payload
+
+
+def pack_tensors(tensors: Mapping[str, Array]) -> bytes:
+    """Tensors as a payload."""
+    heads, bodies = [], []
+    for name, array in tensors.items():
+        if array.dtype.hasobject:
+            body, dtype = _pack_texts(array), _OBJECTS
+        else:
+            body, dtype = np.ascontiguousarray(array).tobytes(), array.dtype.str
+        heads.append(_Tensor(name, dtype, array.shape, len(body)))
+        bodies.append(body)
+    head = _encode(heads)
+    return b"".join((_LENGTH.pack(len(head)), head, *bodies))
+
+
+def unpack_tensors(payload: bytes) -> dict[str, Array]:
+    """Tensors from a payload; they share its memory and are read-only."""
+    size = _LENGTH.unpack_from(payload)[0]
+    at = _LENGTH.size + size
+    tensors: dict[str, Array] = {}
+    for head in _decode_tensors(payload[_LENGTH.size : at]):
+        if head.dtype == _OBJECTS:
+            tensors[head.name] = _unpack_texts(payload[at : at + head.size], head.shape)
+        else:
+            dtype = np.dtype(head.dtype)
+            count = head.size // dtype.itemsize
+            tensors[head.name] = np.frombuffer(payload, dtype, count, at).reshape(head.shape)
+        at += head.size
+    return tensors
+
+
+class FrameReader:
+    """Frames out of a stream of bytes."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[Kind, int, bytes]]:
+        """Take bytes; give each frame that is whole now."""
+        buffer = self._buffer
+        buffer += data
+        while len(buffer) >= _PREFIX.size:
+            length, kind, number = _PREFIX.unpack_from(buffer)
+            end = _LENGTH.size + length
+            if len(buffer) < end:
+                return
+            payload = bytes(memoryview(buffer)[_PREFIX.size : end])
+            del buffer[:end]
+            yield Kind(kind), number, payload
+
+
+def _pack_texts(array: Array) -> bytes:
+    return b"".join(_LENGTH.pack(len(value)) + value for value in array.ravel())
+
+
+def _unpack_texts(data: bytes, shape: tuple[int, ...]) -> Array:
+    values, at = [], 0
+    while at < len(data):
+        size = _LENGTH.unpack_from(data, at)[0]
+        at += _LENGTH.size
+        values.append(data[at : at + size])
+        at += size
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array.reshape(shape)

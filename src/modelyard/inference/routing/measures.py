@@ -1,0 +1,184 @@
+"""What the data plane counts: families, the account of requests, and the cells of one service and one backend.
+
+One input is one inference request. Everything here is updated once a batch, except `received` and refusals.
+"""
+
+import logging
+from typing import Final
+
+from modelyard.foundation.metrics import Account, Book, Family, Histogram, Kind
+from modelyard.inference.batching import Call
+
+_log = logging.getLogger(__name__)
+_SERVICE: Final = ("project", "service")
+_MODEL: Final = ("project", "service", "model", "version")
+
+
+def _counter(name: str, text: str, *labels: str) -> Family:
+    return Family(name=name, kind=Kind.COUNTER, help=text, labels=labels)
+
+
+REQUEST_DURATION: Final = Family(
+    name="modelyard_request_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    help="From the whole request received to the answer handed to the connection, predictions only.",
+    labels=_MODEL,
+)
+INFERENCE_DURATION: Final = Family(
+    name="modelyard_inference_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    help="The model's own run, as each request in it saw it.",
+    labels=_MODEL,
+)
+QUEUE_DURATION: Final = Family(
+    name="modelyard_queue_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    help="From the request received to the start of the run that answered it.",
+    labels=_MODEL,
+)
+REQUESTS: Final = _counter(
+    "modelyard_requests_total",
+    "Inference requests by how they ended: ok, the error code, cancelled.",
+    *_SERVICE,
+    "outcome",
+)
+ROWS: Final = _counter("modelyard_inferences_total", "Rows that models answered.", *_MODEL)
+RUNS: Final = _counter("modelyard_executions_total", "Runs of models; rows ÷ runs is the batch size.", *_MODEL)
+FAILURES: Final = _counter("modelyard_run_failures_total", "Runs that raised.", *_MODEL)
+RECEIVED: Final = _counter("modelyard_inputs_received_total", "Inference requests received for a service.", *_SERVICE)
+ANSWERED: Final = _counter("modelyard_inputs_answered_total", "Requests that a model answered or failed on.", *_SERVICE)
+REJECTED: Final = _counter(
+    "modelyard_inputs_rejected_total", "Requests refused before a model saw them, by error code.", *_SERVICE, "reason"
+)
+LOST: Final = _counter(
+    "modelyard_inputs_lost_total",
+    "Requests accepted that got no prediction: timeout, cancelled, worker_died, process_died.",
+    *_SERVICE,
+    "reason",
+)
+IN_FLIGHT: Final = Family(
+    name="modelyard_inputs_in_flight", kind=Kind.GAUGE, help="Requests received and not settled yet.", labels=_SERVICE
+)
+MODEL_MEMORY: Final = Family(
+    name="modelyard_model_memory_bytes",
+    kind=Kind.GAUGE,
+    help="Memory that loading the model took, measured, summed over the processes that hold it.",
+    labels=_MODEL,
+)
+MODEL_LOAD: Final = Family(
+    name="modelyard_model_load_seconds",
+    kind=Kind.GAUGE,
+    help="Time to load, warm up and check the model, in the process that took longest to say so.",
+    labels=("project", "service", "model", "version", "process"),
+)
+TABLE_REVISION: Final = Family(
+    name="modelyard_routing_table_revision",
+    kind=Kind.GAUGE,
+    help="Routing table in effect in each process.",
+    labels=("process",),
+)
+HTTP_REQUESTS: Final = _counter(
+    "modelyard_http_requests_total", "Requests on the inference listener that are not predictions.", "method", "status"
+)
+
+ACCOUNT: Final = Account(received=RECEIVED, settled=(ANSWERED, REJECTED), lost=LOST, in_flight=IN_FLIGHT)
+FAMILIES: Final = (
+    REQUEST_DURATION,
+    INFERENCE_DURATION,
+    QUEUE_DURATION,
+    REQUESTS,
+    ROWS,
+    RUNS,
+    FAILURES,
+    RECEIVED,
+    ANSWERED,
+    REJECTED,
+    LOST,
+    IN_FLIGHT,
+    MODEL_MEMORY,
+    MODEL_LOAD,
+    TABLE_REVISION,
+    HTTP_REQUESTS,
+)
+"""All of them, in the order they are shown."""
+
+
+class ServiceMeasures:
+    """The account of one service."""
+
+    __slots__ = ("_answered", "_book", "_labels", "_ok", "received")
+
+    def __init__(self, book: Book, project: str, service: str) -> None:
+        self._book = book
+        self._labels = (project, service)
+        self.received = book.counter(RECEIVED, project, service)
+        self._answered = book.counter(ANSWERED, project, service)
+        self._ok = book.counter(REQUESTS, project, service, "ok")
+
+    def ok(self, requests: int) -> None:
+        """Predictions were given."""
+        self._answered.add(requests)
+        self._ok.add(requests)
+
+    def answered_with(self, code: str) -> None:
+        """The model saw the request and failed."""
+        self._answered.add()
+        self._book.counter(REQUESTS, *self._labels, code).add()
+
+    def rejected(self, code: str) -> None:
+        """The model never saw the request."""
+        self._book.counter(REJECTED, *self._labels, code).add()
+        self._book.counter(REQUESTS, *self._labels, code).add()
+
+    def lost(self, reason: str, code: str) -> None:
+        """Accepted, and no prediction."""
+        self._book.counter(LOST, *self._labels, reason).add()
+        self._book.counter(REQUESTS, *self._labels, code).add()
+
+
+class BackendMeasures:
+    """The figures of one backend; what a `Batcher` tells."""
+
+    __slots__ = ("_failures", "_inference", "_queue", "_request", "_rows", "_runs", "_service", "load", "memory")
+
+    def __init__(self, book: Book, service: ServiceMeasures, *labels: str) -> None:
+        self._service = service
+        self._request = book.histogram(REQUEST_DURATION, *labels)
+        self._inference = book.histogram(INFERENCE_DURATION, *labels)
+        self._queue = book.histogram(QUEUE_DURATION, *labels)
+        self._rows = book.counter(ROWS, *labels)
+        self._runs = book.counter(RUNS, *labels)
+        self._failures = book.counter(FAILURES, *labels)
+        self.memory = book.gauge(MODEL_MEMORY, *labels)
+        self.load = book.gauge(MODEL_LOAD, *labels, book.name)
+
+    def ran(self, calls: list[Call], rows: int, *, began: float, took: float) -> None:
+        """A run ended well."""
+        self._rows.add(rows)
+        self._runs.add()
+        self._inference.observe(took, len(calls))
+        _observe_since(self._queue, calls, began)
+
+    def answered(self, calls: list[Call], now: float) -> None:
+        """The calls of a run have their answers."""
+        given = [call for call in calls if call.ok]
+        if given:
+            self._service.ok(len(given))
+            _observe_since(self._request, given, now)
+
+    def failed(self, error: Exception, calls: int) -> None:
+        """A run raised."""
+        self._failures.add()
+        _log.warning("a run failed", extra={"calls": calls, "reason": f"{type(error).__name__}: {error}"})
+
+
+def _observe_since(histogram: Histogram, calls: list[Call], now: float) -> None:
+    """Times from the calls' starts to `now`. Calls stand in the order of their arrival, all but prioritised ones."""
+    count = len(calls)
+    if count == 1:
+        histogram.observe(now - calls[0].started)
+        return
+    total = now * count - sum([call.started for call in calls])
+    if not histogram.observe_span(now - calls[-1].started, now - calls[0].started, total=total, times=count):
+        for call in calls:
+            histogram.observe(now - call.started)

@@ -1,0 +1,103 @@
+"""Models held by this process, shared by the backends of one project that use the same package.
+
+Loading happens in threads beside the event loop, a few at a time. Models of different projects are never shared, not
+even when their bytes are the same.
+"""
+
+import asyncio
+import gc
+import logging
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from modelyard.inference.batching import LocalRunner, Pace
+from modelyard.inference.hosting import HostedModel, load_model
+from modelyard.ports.runtime import LoadOptions
+
+AT_ONCE: Final = 4
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKey:
+    """One model in memory."""
+
+    project: str
+    package: str
+    digest: str
+
+
+@dataclass(slots=True)
+class HeldModel:
+    """A loaded model and what runs it."""
+
+    hosted: HostedModel
+    runner: LocalRunner
+    users: int = 0
+
+
+@dataclass(slots=True)
+class ModelShelf:
+    """Loads each model once and lets it go with its last user. Belongs to the event loop."""
+
+    options: LoadOptions
+    _held: dict[ModelKey, "asyncio.Future[HeldModel]"] = field(default_factory=dict)
+    _places: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(AT_ONCE))
+
+    async def take(self, key: ModelKey) -> HeldModel:
+        """The model of `key`, loaded if it is not yet; to be given back.
+
+        Raises:
+            Exception: whatever loading raised; the next call tries again.
+        """
+        future = self._held.get(key)
+        if future is None:
+            future = self._held[key] = asyncio.get_running_loop().create_future()
+            threading.Thread(target=self._load, args=(key, future), name=f"load {key.digest}", daemon=True).start()
+        try:
+            held = await asyncio.shield(future)
+        except Exception:
+            self._held.pop(key, None)
+            raise
+        held.users += 1
+        return held
+
+    def give_back(self, key: ModelKey) -> None:
+        """One user less; the last one unloads the model."""
+        future = self._held.get(key)
+        if future is None or not future.done():
+            return
+        held = future.result()
+        held.users -= 1
+        if held.users <= 0:
+            del self._held[key]
+            held.runner.close()
+            held.hosted.model.close()
+
+    def _load(self, key: ModelKey, future: "asyncio.Future[HeldModel]") -> None:
+        loop = future.get_loop()
+        try:
+            with self._places:
+                hosted = load_model(Path(key.package), options=self.options, digest=key.digest)
+        except Exception as error:  # noqa: BLE001  (the plugin edge: a runtime may raise anything)
+            loop.call_soon_threadsafe(_give_up, future, error)
+            return
+        loop.call_soon_threadsafe(_finish, key, future, hosted)
+
+
+def _give_up(future: "asyncio.Future[HeldModel]", error: Exception) -> None:
+    if not future.cancelled():
+        future.set_exception(error)
+
+
+def _finish(key: ModelKey, future: "asyncio.Future[HeldModel]", hosted: HostedModel) -> None:
+    if future.cancelled():
+        hosted.model.close()
+        return
+    gc.collect()
+    gc.freeze()  # what loading left will live long: no collection has to look at it again
+    runner = LocalRunner(hosted.run, Pace(hosted.run_s), future.get_loop(), name=hosted.package.name)
+    future.set_result(HeldModel(hosted, runner))
+    _log.info("model loaded", extra={"digest": key.digest, "load_s": round(hosted.load_s, 3)})

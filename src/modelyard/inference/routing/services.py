@@ -1,0 +1,132 @@
+"""One service as this server answers for it: its goal, what answers now, and its bounds."""
+
+from modelyard.domain.errors.inference import NotReady, Overloaded, VersionNotFound
+from modelyard.domain.errors.platform import RateLimited
+from modelyard.domain.routing import ServiceRoute
+from modelyard.inference.admission import Gate, SharedLimits, TokenBucket
+from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend
+from modelyard.inference.routing.measures import ServiceMeasures
+from modelyard.inference.routing.split import Split
+
+
+class Service:
+    """Lives as long as its name stands in the table; keeps its identity from table to table.
+
+    `goal` is the newest route, `split` what answers now: the two differ while new backends load.
+    """
+
+    def __init__(self, route: ServiceRoute, measures: ServiceMeasures, *, bound: int, deadline_s: float) -> None:
+        self.project = route.project
+        self.name = route.name
+        self.goal = route
+        self.measures = measures
+        self.split: Split[ServedBackend] = Split([])
+        self.backends: dict[BackendKey, ServedBackend] = {}
+        self.in_flight = 0
+        self.deadline_s = deadline_s
+        self._bound = bound
+        self._default_deadline_s = deadline_s
+        self._bucket: TokenBucket | None = None
+        self._gate: Gate | None = None
+
+    def limit(self, limits: SharedLimits) -> None:
+        """Take the goal's limits into effect."""
+        wish, name = self.goal.limits, f"{self.project}/{self.name}"
+        deadline_ms = wish.deadline_ms
+        self.deadline_s = self._default_deadline_s if deadline_ms is None else deadline_ms / 1000
+        rate = wish.requests_per_s
+        self._bucket = None if rate is None else limits.bucket(name, rate)
+        if wish.max_in_flight is None:
+            self._gate = None
+        elif self._gate is None or self._gate.bound != wish.max_in_flight:
+            self._gate = limits.gate(name, wish.max_in_flight)
+
+    def enter(self) -> "Gate | None":
+        """Count one request in; gives what `leave` is to be called with.
+
+        Raises:
+            Overloaded: too many requests are in flight.
+            RateLimited: more requests than the service's rate.
+        """
+        if self.in_flight >= self._bound:
+            raise Overloaded(
+                f"{self.in_flight} requests of this service are waiting already",
+                hint="send fewer at once, or raise the limit max_in_flight",
+            )
+        if self._bucket is not None and (wait := self._bucket.take()):
+            raise RateLimited(
+                f"this service takes {self._bucket.rate:g} requests a second",
+                retry_after_s=wait,
+                hint="wait as long as Retry-After says",
+            )
+        gate = self._gate
+        if gate is not None and not gate.enter():
+            raise Overloaded(
+                f"this service takes {gate.bound} requests at once", hint="wait as long as Retry-After says"
+            )
+        self.in_flight += 1
+        return gate
+
+    def leave(self, gate: "Gate | None") -> None:
+        """Count one request out."""
+        self.in_flight -= 1
+        if gate is not None:
+            gate.leave()
+
+    def settle(self) -> bool:
+        """Send traffic where the goal says, as far as that is ready; whether everything of the goal is decided.
+
+        While a backend with weight still loads, the former split goes on. Backends that failed get no traffic; when all
+        of them did, the former split stays as well.
+        """
+        weighted = [(self.backends[BackendKey.of(self.goal, b)], b.weight) for b in self.goal.backends if b.weight > 0]
+        if any(backend.state is BackendState.LOADING for backend, _ in weighted):
+            if not self.split.items:
+                self.split = Split([(b, w) for b, w in weighted if b.state is BackendState.READY])
+            return False
+        ready = [(backend, weight) for backend, weight in weighted if backend.state is BackendState.READY]
+        if ready or not weighted:
+            self.split = Split(ready)
+        return all(
+            self.backends[BackendKey.of(self.goal, b)].state is not BackendState.LOADING for b in self.goal.backends
+        )
+
+    def retired(self) -> list[ServedBackend]:
+        """Backends that neither the goal nor the present split names."""
+        named = {BackendKey.of(self.goal, backend) for backend in self.goal.backends}
+        active = self.split.items
+        return [backend for key, backend in self.backends.items() if key not in named and backend not in active]
+
+    @property
+    def live(self) -> list[ServedBackend]:
+        """Every backend that can answer now, those of weight 0 included."""
+        return [backend for backend in self.backends.values() if backend.state is BackendState.READY]
+
+    def pick(self) -> ServedBackend:
+        """The backend for the next request.
+
+        Raises:
+            NotReady: nothing is loaded yet; the text says why.
+        """
+        backend = self.split.pick()
+        if backend is None or backend.signature is None:
+            raise self._not_ready()
+        return backend
+
+    def at_version(self, version: str) -> ServedBackend:
+        """The live backend of this model version, the newest revision first.
+
+        Raises:
+            VersionNotFound: no live revision holds it.
+        """
+        held = [backend for backend in self.backends.values() if backend.backend.version == version]
+        if not held:
+            raise VersionNotFound("no live revision of this service has that version", hint="leave the version out")
+        ready = [backend for backend in held if backend.state is BackendState.READY]
+        if not ready:
+            raise self._not_ready()
+        return max(ready, key=lambda backend: backend.key.revision)
+
+    def _not_ready(self) -> NotReady:
+        reasons = [backend.reason for backend in self.backends.values() if backend.reason]
+        return NotReady(reasons[0] if reasons else "the model is being loaded", hint="try again in a moment")

@@ -1,0 +1,217 @@
+"""Put routing tables into effect: load what is new, switch when it is ready, let go of what is drained.
+
+A table never interrupts a request: whoever holds a call goes on with the backend that took it, and a service changes
+over in one assignment on the event loop. A table counts as acknowledged when each of its backends is ready or has
+failed for good.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from modelyard.domain.contract import Isolation
+from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.domain.routing import Backend, BackendStatus, RoutingTable, ServiceRoute
+from modelyard.foundation.documents import read_package
+from modelyard.foundation.metrics import Book
+from modelyard.inference.admission import KeyRing, SharedLimits
+from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend, batch_limits
+from modelyard.inference.routing.measures import TABLE_REVISION, BackendMeasures, ServiceMeasures
+from modelyard.inference.routing.models import ModelKey, ModelShelf
+from modelyard.inference.routing.services import Service
+from modelyard.inference.routing.workers import WorkerPool
+from modelyard.ports.runtime import LoadOptions
+
+_DRAIN_EVERY_S: Final = 0.05
+_log = logging.getLogger(__name__)
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardOptions:
+    """Defaults of all services: bound on requests in flight in this process, deadline, and how models are loaded."""
+
+    max_in_flight: int = 1024
+    deadline_s: float = 30.0
+    load: LoadOptions = LoadOptions()  # noqa: RUF009  (frozen)
+
+
+class Switchboard:
+    """All services of this server. Belongs to one event loop. `on_change` hears of every change of state."""
+
+    def __init__(
+        self, options: BoardOptions, *, book: Book, limits: SharedLimits, pepper: bytes, on_change: Callable[[], None]
+    ) -> None:
+        self.services: dict[Place, Service] = {}
+        self.keys = KeyRing((), pepper=pepper, required=True)
+        self.revision = -1
+        self.acknowledged = -1
+        self._options = options
+        self._book = book
+        self._limits = limits
+        self._pepper = pepper
+        self._on_change = on_change
+        self._shelf = ModelShelf(options.load)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining: list[ServedBackend] = []
+        self._drain_timer: asyncio.TimerHandle | None = None
+        self._shown_revision = book.gauge(TABLE_REVISION, book.name)
+
+    def apply(self, table: RoutingTable) -> None:
+        """Make `table` the goal; an older or equal one is ignored."""
+        if table.revision <= self.revision:
+            return
+        self.revision = table.revision
+        self.keys = KeyRing(table.keys, pepper=self._pepper, required=table.auth_required)
+        wanted = {(route.project, route.name): route for route in table.services}
+        for place in [place for place in self.services if place not in wanted]:
+            self._draining += self.services.pop(place).backends.values()
+        for place, route in wanted.items():
+            self._take(place, route)
+        self._settle()
+
+    def find(self, project: str, name: str) -> Service | None:
+        """The service of this name."""
+        return self.services.get((project, name))
+
+    def statuses(self) -> tuple[BackendStatus, ...]:
+        """Where every backend stands."""
+        held = [backend.status() for service in self.services.values() for backend in service.backends.values()]
+        return (*held, *(backend.status() for backend in self._draining))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a table is there and every service of it can answer."""
+        return self.revision >= 0 and all(
+            service.split.items or not any(backend.weight for backend in service.goal.backends)
+            for service in self.services.values()
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in hand, in this process."""
+        return sum(service.in_flight for service in self.services.values())
+
+    def only_service(self) -> Service | None:
+        """The one service of the default project, where there is just one service."""
+        if len(self.services) == 1:
+            return next(iter(self.services.values()))
+        own = [service for (project, _), service in self.services.items() if project == DEFAULT_PROJECT]
+        return own[0] if len(own) == 1 else None
+
+    async def close(self) -> None:
+        """Stop loading and let go of everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for service in self.services.values():
+            self._draining += service.backends.values()
+        for backend in self._draining:
+            backend.unload()
+
+    def _take(self, place: Place, route: ServiceRoute) -> None:
+        service = self.services.get(place)
+        if service is None:
+            measures = ServiceMeasures(self._book, route.project, route.name)
+            options = self._options
+            service = Service(route, measures, bound=options.max_in_flight, deadline_s=options.deadline_s)
+            self.services[place] = service
+        service.goal = route
+        service.limit(self._limits)
+        for wish in route.backends:
+            key = BackendKey.of(route, wish)
+            backend = service.backends.get(key)
+            if backend is None or backend.state is BackendState.FAILED:
+                labels = (route.project, route.name, wish.model, wish.version)
+                backend = ServedBackend(key, wish, BackendMeasures(self._book, service.measures, *labels))
+                service.backends[key] = backend
+                self._prepare(backend, route, wish)
+            else:
+                _adjust(backend, route, wish)
+
+    def _prepare(self, backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
+        work = (
+            self._attach(backend, route, wish) if route.isolation is Isolation.PROCESS else self._load(backend, route)
+        )
+        task = asyncio.get_running_loop().create_task(work, name=f"prepare {route.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _load(self, backend: ServedBackend, route: ServiceRoute) -> None:
+        key = ModelKey(route.project, backend.key.package, backend.key.digest)
+        try:
+            held = await self._shelf.take(key)
+            release = lambda: self._shelf.give_back(key)  # noqa: E731
+            backend.equip(held.hosted.package, held.runner, route.batching, release=release)
+            model = held.hosted.model
+            backend.became_ready(load_s=held.hosted.load_s, memory_bytes=model.memory_bytes, device=model.device)
+        except Exception as error:  # noqa: BLE001  (the plugin edge: a runtime may raise anything)
+            backend.failed(_explain(error))
+        self._settle()
+
+    async def _attach(self, backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            package = await loop.run_in_executor(None, read_package, Path(wish.package))
+            pool = WorkerPool(loop, wish.digest, lambda: self._workers_changed(backend))
+            backend.equip(package, pool, route.batching, release=pool.close)
+            pool.follow(wish.workers)
+        except Exception as error:  # noqa: BLE001  (a package that cannot be read must not end the task unseen)
+            backend.failed(_explain(error))
+        self._settle()
+
+    def _workers_changed(self, backend: ServedBackend) -> None:
+        pool = backend.workers
+        if pool is None or not pool.hellos:
+            return
+        hellos = pool.hellos
+        if backend.batcher is not None:
+            backend.batcher.wake()
+        backend.became_ready(
+            load_s=max(hello.load_s for hello in hellos),
+            memory_bytes=sum(hello.memory_bytes for hello in hellos),
+            device=hellos[0].device,
+        )
+        self._settle()
+
+    def _settle(self) -> None:
+        decided = [service.settle() for service in self.services.values()]
+        for service in self.services.values():
+            for backend in service.retired():
+                del service.backends[backend.key]
+                self._draining.append(backend)
+        if all(decided):
+            self.acknowledged = self.revision
+            self._shown_revision.set(self.revision)
+        if self._draining:
+            self._drain()
+        self._on_change()
+
+    def _drain(self) -> None:
+        """Unload what nobody waits for; look again soon while somebody does."""
+        for backend in [backend for backend in self._draining if not backend.pending]:
+            if backend.state is not BackendState.LOADING:
+                self._draining.remove(backend)
+                backend.unload()
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+        self._drain_timer = (
+            asyncio.get_running_loop().call_later(_DRAIN_EVERY_S, self._drain) if self._draining else None
+        )
+
+
+def _adjust(backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
+    """Take over what may change without loading anew."""
+    backend.backend = wish
+    if backend.batcher is not None and backend.package is not None:
+        backend.batcher.limits = batch_limits(backend.package.contract, route.batching)
+    if backend.workers is not None:
+        backend.workers.follow(wish.workers)
+
+
+def _explain(error: Exception) -> str:
+    return error.detail if isinstance(error, ModelyardError) else f"{type(error).__name__}: {error}"[:300]
