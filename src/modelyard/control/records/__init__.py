@@ -5,13 +5,16 @@
 as a branch in `records/migrations/versions/<capability>_<number>.py`.
 """
 
+from modelyard.control.records.backup import back_up, restore
 from modelyard.control.records.database import Database, Transaction
 from modelyard.control.records.idempotency import Answer, keep, recall
 from modelyard.control.records.ids import make_id
 from modelyard.control.records.metadata import METADATA, Moment
+from modelyard.control.records.opening import OpenedRecords, open_records
 from modelyard.control.records.outbox import Event, emit, events_after, forget_events, last_event
 from modelyard.control.records.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, Position, cut, read_cursor, write_cursor
 from modelyard.control.records.parts import ControlParts, parts_of
+from modelyard.control.records.schema import Migrated, migrate
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -21,10 +24,13 @@ __all__ = [
     "ControlParts",
     "Database",
     "Event",
+    "Migrated",
     "Moment",
+    "OpenedRecords",
     "Page",
     "Position",
     "Transaction",
+    "back_up",
     "cut",
     "emit",
     "events_after",
@@ -32,8 +38,11 @@ __all__ = [
     "keep",
     "last_event",
     "make_id",
+    "migrate",
+    "open_records",
     "parts_of",
     "read_cursor",
     "recall",
+    "restore",
     "write_cursor",
 ]

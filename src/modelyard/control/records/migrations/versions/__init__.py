@@ -1,0 +1,1 @@
+"""Revisions, named `<capability>_<number>`. A revision that was released is never edited."""
