@@ -1,0 +1,573 @@
+"""One connection: bytes in, requests out to the handler, answers back in order.
+
+The common path is one `data_received` that holds one whole request whose head is byte for byte that of the request
+before: no parsing, one call of the handler, one write. Everything else (a new head, a body in parts, pipelining, a
+refusal) goes the longer way through `_receive`. The connection owns no timer: it only says by when it has to be looked
+at, and the listener's clock does so.
+"""
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast
+
+from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.edge import BodyIncomplete, EdgeError, ReceiptDeadline
+from modelyard.foundation.http.body import BodyReader, BodyStream, ChunkedBody, SizedBody, WholeBody, inflate
+from modelyard.foundation.http.edge import Edge
+from modelyard.foundation.http.exchange import Reply, Request
+from modelyard.foundation.http.head import CHUNKED, Head, HeadRules, check_partial_head, read_head
+from modelyard.foundation.http.limits import RouteRule
+from modelyard.foundation.http.refusal import InternalError, Overloaded, Refused
+from modelyard.foundation.http.wire import CONTINUE
+
+Handle = Callable[[Request, Reply], None]
+
+_LOG: Final = logging.getLogger(__name__)
+_END: Final = b"\r\n\r\n"
+
+
+def _unread_head(method: str) -> Head:
+    """Stands for a head that was refused."""
+    return Head(
+        raw=b"", method=method, path="", query="", headers=[], fields={}, length=0, rule=RouteRule(max_body_bytes=0),
+        http10=False, keep_alive=False, expects_continue=False, gzip=False, client="", scheme="http", request_id=None,
+        plain=False,
+    )  # fmt: skip
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one client connection."""
+
+    __slots__ = (
+        "_body", "_buffer", "_closing", "_corked", "_drainers", "_final", "_finished", "_fresh", "_half_closed",
+        "_handle", "_head", "_held", "_last", "_last_size", "_left", "_lingers", "_out", "_rate_mark",
+        "_reader", "_reading", "_receiving", "_replies", "_reserved", "_rules", "_shut", "_skipped", "_stream",
+        "_stream_reply", "_tls", "_transport", "_write_paused", "closes", "deadline", "edge", "is_gone",
+    )  # fmt: skip
+
+    def __init__(self, edge: Edge, handle: Handle, *, tls: bool = False) -> None:
+        self.edge = edge
+        self._handle = handle
+        self._tls = tls
+        self._left = edge.limits.max_requests
+        self._buffer = b""
+        self._replies: deque[Reply] = deque()
+        self._out: list[bytes] = []
+        self._drainers: list[asyncio.Future[None]] = []
+        self._last: Head | None = None  # the head that the next one is compared with, byte for byte
+        self._last_size = -1  # size of a whole request with that head; -1: the longer way
+        self._head: Head | None = None  # of the request whose body is being received
+        self._reader: BodyReader | None = None
+        self._body: WholeBody | None = None
+        self._stream: BodyStream | None = None
+        self._stream_reply: Reply | None = None
+        self._rate_mark = 0
+        self._reserved = 0
+        self._fresh = True  # nothing is buffered, held or shut: the common path is open
+        self._receiving = False  # the deadline in force is that of a request being received
+        self._held = False  # requests are not read until answers have left
+        self._shut = False  # no further request is read
+        self._reading = True
+        self._write_paused = False
+        self._corked = False
+        self._skipped = False
+        self._final: Reply | None = None
+        self._finished = False  # the last answer is out
+        self._closing = False
+        self._lingers = False  # input may still be under way: drain it before closing
+        self._half_closed = False
+        self.closes = edge.draining
+        self.is_gone = False
+        self.deadline = edge.receipt_at
+
+    # -- from the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there; one too many is told so."""
+        edge = self.edge
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        settings = edge.settings
+        self._rules = HeadRules(
+            limits=edge.limits,
+            hosts=settings.hosts,
+            proxies=settings.proxies,
+            routes=settings.routes,
+            default_rule=edge.default_rule,
+            peer=str(peer[0]) if isinstance(peer, tuple) else "",
+            scheme="https" if self._tls else "http",
+        )
+        edge.connections.add(self)
+        if len(edge.connections) > edge.limits.max_connections:
+            self._refuse(Refused(503, Overloaded("too many connections are open")))
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes from the client."""
+        last = self._last
+        if self._fresh and len(data) == self._last_size and last is not None and data.startswith(last.raw):
+            self.deadline = self.edge.idle_at
+            self._corked = True
+            self._dispatch(last, data[len(last.raw) :])
+            self._corked = False
+            self._flush()
+            return
+        self._receive(bytes(data))
+
+    def eof_received(self) -> bool:
+        """The client sends no more. What it asked for may still be answered, for a short while."""
+        if self._finished:
+            return False
+        self._fresh = False
+        if self._shut or (self._reader is None and not self._buffer):
+            if not self._replies:
+                return False
+            self._shut = self.closes = self._half_closed = True
+            self.deadline = self.edge.now + self.edge.limits.half_close_grace_s
+            return not self._tls
+        what = "the body" if self._reader is not None else "the request"
+        error = BodyIncomplete(f"{what} ended before it was complete")
+        self._refuse(Refused(400, error if self._reader is not None else EdgeError(error.detail)))
+        return not self._tls
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over: whoever still works for it is told."""
+        del exc
+        self.is_gone = True
+        self._shut = True
+        self._fresh = False
+        self.edge.connections.discard(self)
+        self._release_memory()
+        if self._stream is not None:
+            self._stream.fail(BodyIncomplete("the client went away"))
+            self._stream = None
+        replies = list(self._replies)
+        self._replies.clear()
+        for reply in replies:
+            reply.lost()
+        self._wake_drainers()
+
+    def pause_writing(self) -> None:
+        """The client does not take what we send."""
+        self._write_paused = True
+        self._fresh = False
+        self.deadline = self.edge.now + self.edge.limits.write_deadline_s
+        self._hold()
+
+    def resume_writing(self) -> None:
+        """The client takes bytes again."""
+        self._write_paused = False
+        self._receiving = False
+        self._wake_drainers()
+        if self._finished:
+            return
+        self._settle()
+        self._unhold()
+
+    # -- from the clock
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being received or answered."""
+        return bool(self._replies) or self._receiving or self._reader is not None or self._finished
+
+    def expire(self, now: float) -> None:
+        """The deadline has come: of receiving, of idling, of writing, or of closing."""
+        if self._write_paused or self._half_closed or self._finished or self.is_gone:
+            self.abort()
+        elif self._stream is not None and self._reader is not None:
+            self._check_rate(self._stream, now)
+        elif self._receiving and not self._shut:
+            self._refuse(Refused(408, ReceiptDeadline("the request did not arrive in time")))
+        elif self._replies or self._held:
+            self.deadline = self.edge.idle_at
+        elif self._shut or self._transport.get_write_buffer_size():
+            self.abort()
+        else:
+            self._shut = True
+            self._fresh = False
+            self.deadline = now + self.edge.limits.linger_s
+            self._transport.close()
+
+    def close_idle(self) -> None:
+        """Close now, if nothing is under way."""
+        if not self.is_busy and not self._shut:
+            self._shut = True
+            self._fresh = False
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._shut = True
+        self._fresh = False
+        self._transport.abort()
+
+    def _check_rate(self, stream: BodyStream, now: float) -> None:
+        rule = self._head.rule if self._head is not None else self.edge.default_rule
+        came = stream.received - self._rate_mark
+        if self._reading and came < rule.min_rate_bytes_s * rule.rate_window_s:
+            self._refuse(Refused(408, ReceiptDeadline("the body arrived too slowly")))
+            return
+        self._rate_mark = stream.received
+        self.deadline = now + rule.rate_window_s
+
+    # -- receiving
+
+    def _receive(self, data: bytes) -> None:
+        if self._shut:
+            return
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        self._corked = True
+        try:
+            data = self._read_requests(data)
+        except Refused as refused:
+            self._refuse(refused)
+        self._corked = False
+        self._keep(data)
+        self._flush()
+
+    def _keep(self, data: bytes) -> None:
+        """`data` is the beginning of something, or comes too late."""
+        if self._shut:
+            self._lingers = self._lingers or bool(data)
+            return
+        self._buffer = data
+        self._settle()
+
+    def _read_requests(self, data: bytes) -> bytes:
+        """Read what there is; what is left over is the beginning of something."""
+        while data and not self._shut and not self._held:
+            if self._reader is None:
+                rest = self._read_head(data)
+                if rest is None:
+                    return data
+            else:
+                rest = self._reader.feed(data)
+                if self._body is not None:
+                    self._account(self._body.size)
+                if rest is None:
+                    return b""
+                self._end_body()
+            data = rest
+        return data
+
+    def _read_head(self, data: bytes) -> bytes | None:
+        """Read one head; None while it is incomplete."""
+        if not self._skipped and data.startswith(b"\r"):  # one empty line may come first (RFC 9112 section 2.2)
+            if data == b"\r":
+                return None
+            if data.startswith(b"\r\n"):
+                self._skipped = True
+                return data[2:]
+        last = self._last
+        if last is not None and data.startswith(last.raw):
+            head, end = last, len(last.raw)
+        else:
+            end = data.find(_END) + 4
+            if end < 4:  # noqa: PLR2004  (not found)
+                check_partial_head(data, self.edge.limits)
+                return None
+            head = read_head(data[:end], self._rules)
+            self._last = head
+            self._last_size = end + head.length if head.plain and head.length >= 0 and not head.gzip else -1
+        self._skipped = False
+        length = head.length
+        if 0 <= length <= len(data) - end and not head.rule.streamed:
+            body = data[end : end + length]
+            self._deliver(head, body)
+            return data[end + length :]
+        self._begin_body(head, wait=len(data) == end)
+        return data[end:]
+
+    def _begin_body(self, head: Head, *, wait: bool) -> None:
+        self._head = head
+        sink: WholeBody | BodyStream
+        if head.rule.streamed:
+            sink = self._stream = BodyStream(self._update_reading)
+            self._receiving = True
+            self._rate_mark = 0
+            self.deadline = self.edge.now + head.rule.rate_window_s
+        else:
+            sink = self._body = WholeBody()
+            self._account(max(head.length, 0))
+        if head.length == CHUNKED:
+            self._reader = ChunkedBody(self.edge.limits, head.rule.max_body_bytes, sink)
+        else:
+            self._reader = SizedBody(head.length, sink)
+        if head.expects_continue and wait and not self._replies and head.length:
+            self._out.append(CONTINUE)
+        if self._stream is not None:
+            self._dispatch(head, b"", self._stream)
+            if head.length == 0:
+                self._end_body()
+
+    def _end_body(self) -> None:
+        head, body, stream = self._head, self._body, self._stream
+        self._head = self._reader = self._body = self._stream = self._stream_reply = None
+        self._receiving = False
+        if stream is not None:
+            stream.finish()
+            self._shut = self._shut or (head is not None and not head.keep_alive)
+            self._update_reading()
+        elif head is not None and body is not None:
+            data = body.collected()
+            self._release_memory()
+            self._deliver(head, data)
+
+    def _deliver(self, head: Head, body: bytes) -> None:
+        """A request is whole."""
+        if head.gzip:
+            limits = self.edge.limits
+            body = inflate(body, max_bytes=head.rule.max_body_bytes, max_ratio=limits.max_inflate_ratio)
+        self._receiving = False
+        self._dispatch(head, body)
+
+    def _dispatch(self, head: Head, body: bytes, stream: BodyStream | None = None) -> None:
+        edge = self.edge
+        edge.requests = number = edge.requests + 1
+        reply = Reply(self, head, number)
+        replies = self._replies
+        replies.append(reply)
+        self._left -= 1
+        if not head.keep_alive or self._left <= 0:
+            self.closes = True
+            if stream is None:
+                self._shut = True
+                self._fresh = False
+        if stream is not None:
+            self._stream_reply = reply
+        if edge.access_log is not None:
+            reply.began = edge.loop.time()
+        try:
+            self._handle(Request(head, body, self, number, stream), reply)
+        except Exception:  # noqa: BLE001  (the request edge: whatever the handler did not foresee is logged, answered 500)
+            _LOG.exception("request %s%08x failed", edge.id_prefix, number)
+            self._fail(reply)
+        if len(replies) >= edge.limits.max_pipelined:
+            self._hold()
+
+    def _fail(self, reply: Reply) -> None:
+        """The handler raised."""
+        if reply.is_answered:
+            if not reply.is_finished:
+                self.abort()
+            return
+        self._answer_error(reply, 500, InternalError("the request could not be answered"), close=False)
+
+    # -- answering
+
+    def complete(self, reply: Reply, data: bytes) -> None:
+        """The last bytes of an answer."""
+        replies = self._replies
+        if not replies or replies[0] is not reply:
+            if not self.is_gone:
+                reply.size += len(data)
+                reply.parts.append(data)
+            return
+        replies.popleft()
+        self._out.append(data)
+        if self.edge.access_log is not None:
+            self._log(reply, len(data))
+        if reply is self._final or reply is self._stream_reply:
+            self._end()
+        elif replies:
+            self._release()
+        if not self._corked:
+            self._flush()
+        if self._held:
+            self._unhold()
+
+    def add(self, reply: Reply, data: bytes) -> None:
+        """Some bytes of an answer that goes on."""
+        if self.is_gone:
+            return
+        reply.size += len(data)
+        if self._replies and self._replies[0] is reply:
+            self._out.append(data)
+            if not self._corked:
+                self._flush()
+        else:
+            reply.parts.append(data)
+
+    def ends_with(self, reply: Reply, *, close: bool) -> bool:
+        """Whether the connection closes after `reply`."""
+        early = reply is self._stream_reply  # answered before its body was read: the rest is not waited for
+        if close or early or (self.closes and self._replies and reply is self._replies[-1]):
+            self._final = reply
+            self.closes = True
+            self._shut = True
+            self._fresh = False
+            if early and self._stream is not None:
+                self._lingers = True
+                self._stream.fail(BodyIncomplete("the request was answered before its body was read"))
+            return True
+        return False
+
+    async def drained(self, reply: Reply) -> None:
+        """Until `reply` is first in line and the client takes bytes, or is gone."""
+        while not self.is_gone and (self._write_paused or (self._replies and self._replies[0] is not reply)):
+            waiter = self.edge.loop.create_future()
+            self._drainers.append(waiter)
+            await waiter
+
+    def _release(self) -> None:
+        """Let out the answers that waited for their turn."""
+        replies = self._replies
+        while replies and (replies[0].parts or replies[0].is_finished):
+            reply = replies[0]
+            self._out.extend(reply.parts)
+            reply.parts.clear()
+            if not reply.is_finished:
+                break
+            replies.popleft()
+            if self.edge.access_log is not None:
+                self._log(reply, 0)
+            if reply is self._final:
+                self._end()
+                break
+        self._wake_drainers()
+
+    def _end(self) -> None:
+        """The last answer is out: nothing that came after it is answered."""
+        self._shut = self._finished = self.closes = True
+        self._fresh = False
+        self._lingers = self._lingers or bool(self._buffer) or self._reader is not None
+        self._stream = self._stream_reply = None
+        dropped = list(self._replies)
+        self._replies.clear()
+        for each in dropped:
+            each.lost()
+            each.revoke()
+
+    def _flush(self) -> None:
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._transport.write(data)
+        if self._finished:
+            self._close_gently()
+
+    def _close_gently(self) -> None:
+        """Send what is left, then close; input is drained a while, so that no reset overtakes the answer."""
+        if self._closing or self.is_gone:
+            return
+        self._closing = True
+        edge = self.edge
+        if not self._lingers:
+            self._close_now()
+            return
+        self.deadline = math.inf
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._set_reading(on=True)
+        edge.loop.call_later(edge.limits.linger_s, self._close_now)
+
+    def _close_now(self) -> None:
+        if self.is_gone:
+            return
+        self.deadline = self.edge.now + self.edge.limits.write_deadline_s
+        self._transport.close()
+
+    def _log(self, reply: Reply, size: int) -> None:
+        log = self.edge.access_log
+        if log is not None:
+            head = reply.head
+            log(head.method, head.path, reply.status, self.edge.loop.time() - reply.began, reply.size + size)
+
+    # -- refusing
+
+    def _refuse(self, refused: Refused) -> None:
+        """Answer what cannot be let in, in its turn, and close."""
+        self._lingers = True
+        self._release_memory()
+        reply = self._stream_reply
+        if reply is not None:
+            if self._stream is not None:
+                self._stream.fail(refused.error)
+                self._stream = None
+            if reply.is_answered:
+                self.abort()
+                return
+            self._stream_reply = None
+        else:
+            edge = self.edge
+            edge.requests = number = edge.requests + 1
+            method = self._head.method if self._head is not None else "GET"
+            reply = Reply(self, _unread_head(method), number)
+            self._replies.append(reply)
+        self._answer_error(reply, refused.status, refused.error, close=True)
+        reply.revoke()
+
+    def _answer_error(self, reply: Reply, status: int, error: ModelyardError, *, close: bool) -> None:
+        own = reply.head.request_id
+        request_id = own.decode() if own is not None else f"{self.edge.id_prefix}{reply.number:08x}"
+        content_type, body = self.edge.errors(status, error, request_id)
+        reply.send(status, body, content_type=content_type, close=close)
+
+    # -- holding back
+
+    def _hold(self) -> None:
+        self._held = True
+        self._fresh = False
+        self._update_reading()
+
+    def _unhold(self) -> None:
+        if self._shut or self._write_paused or len(self._replies) >= self.edge.limits.max_pipelined:
+            return
+        self._held = False
+        self._update_reading()
+        if not self._corked:
+            self._receive(b"")
+
+    def _update_reading(self) -> None:
+        full = self._stream is not None and self._stream.is_full
+        self._set_reading(on=not self._held and not full)
+
+    def _set_reading(self, *, on: bool) -> None:
+        if on == self._reading or self._transport.is_closing():
+            return
+        self._reading = on
+        if on:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _settle(self) -> None:
+        """Say by when to look again, after something came in."""
+        if self._held:
+            self._fresh = False
+            if not self._write_paused:
+                self.deadline = math.inf
+            self._receiving = False
+        elif self._buffer or self._reader is not None or self._skipped:
+            self._fresh = False
+            if not self._receiving:
+                self._receiving = True
+                self.deadline = self.edge.receipt_at
+        else:
+            self._fresh = True
+            self._receiving = False
+            self.deadline = self.edge.idle_at
+
+    def _account(self, size: int) -> None:
+        """Hold `size` bytes of the listener's memory for bodies."""
+        more = size - self._reserved
+        if more > 0:
+            if not self.edge.reserve(more):
+                raise Refused(503, Overloaded("the server is receiving as much as it can hold"))
+            self._reserved = size
+
+    def _release_memory(self) -> None:
+        self.edge.buffered -= self._reserved
+        self._reserved = 0
+
+    def _wake_drainers(self) -> None:
+        waiters, self._drainers = self._drainers, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
