@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, Select, and_, column, delete, exists, insert, or_, select, table, text, update
 
@@ -10,7 +10,16 @@ from modelyard.control.catalog.lookup import read_models
 from modelyard.control.catalog.tables import model_shares, model_tags, model_versions, models
 from modelyard.control.catalog.values import ModelRecord
 from modelyard.control.identity import Principal, Reach, Visibility, reach_of, visible
-from modelyard.control.records import DEFAULT_LIMIT, Page, Position, Transaction, cut, read_cursor
+from modelyard.control.records import (
+    DEFAULT_LIMIT,
+    Page,
+    Position,
+    Transaction,
+    cut,
+    from_microseconds,
+    read_cursor,
+    to_microseconds,
+)
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.lifecycle import VersionState
@@ -58,14 +67,14 @@ def search_models(tx: Transaction, principal: Principal, wanted: Wanted) -> Page
     query = select(models).where(_seen(reach_of(principal)), *_conditions(tx, wanted))
     if wanted.cursor is not None:
         value, last = read_cursor(wanted.cursor, kinds=(kind, str))
-        place: Any = value if kind is str else text(":place").bindparams(place=value)
+        place: Any = value if kind is str else from_microseconds(cast("int", value))
         beyond = by < place if down else by > place
         query = query.where(or_(beyond, and_(by == place, models.c.id > last)))
     rows = tx.execute(query.order_by(by.desc() if down else by, models.c.id).limit(wanted.limit + 1)).mappings()
 
     def position(model: ModelRecord) -> Position:
         moment = {"created": model.created_at, "updated": model.updated_at}.get(key)
-        return (model.name if moment is None else round(moment.timestamp() * 1_000_000), model.id)
+        return (model.name if moment is None else to_microseconds(moment), model.id)
 
     return cut(read_models(tx, rows.all()), limit=wanted.limit, position=position)
 

@@ -10,11 +10,26 @@ backend with the same moment. When a service stops answering, append `SERVICE_GO
 these alone `live_at` says what answered at any moment.
 """
 
-from typing import Final
+from modelyard.control.history.chain import chain_key
+from modelyard.control.history.entries import SERVICE_GONE, SERVICE_REVISION_LIVE, Entry, append
+from modelyard.control.history.reading import LiveAt, erase_payload, list_entries, live_at
+from modelyard.control.history.sequencer import Sequencer
+from modelyard.control.history.verification import Flaw, Verification, verify
 
-from modelyard.control.history.entries import Entry, append
-
-SERVICE_REVISION_LIVE: Final = "service.revision_live"
-SERVICE_GONE: Final = "service.gone"
-
-__all__ = ["SERVICE_GONE", "SERVICE_REVISION_LIVE", "Entry", "append"]
+ANCHOR_FILE = "history.anchors"
+__all__ = [
+    "ANCHOR_FILE",
+    "SERVICE_GONE",
+    "SERVICE_REVISION_LIVE",
+    "Entry",
+    "Flaw",
+    "LiveAt",
+    "Sequencer",
+    "Verification",
+    "append",
+    "chain_key",
+    "erase_payload",
+    "list_entries",
+    "live_at",
+    "verify",
+]

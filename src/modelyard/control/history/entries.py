@@ -14,6 +14,9 @@ from modelyard.control.identity import Actor
 from modelyard.control.records import Transaction, emit, make_id
 
 TOPIC: Final = "history"
+SERVICE_REVISION_LIVE: Final = "service.revision_live"
+SERVICE_GONE: Final = "service.gone"
+PAYLOAD_ERASED: Final = "history.payload_erased"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

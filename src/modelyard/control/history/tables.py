@@ -1,13 +1,14 @@
 """Tables of history. An entry is written with its change; the sequencer gives it a place in the chain soon after."""
 
-from sqlalchemy import JSON, BigInteger, Column, Index, String, Table
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, String, Table
 
 from modelyard.control.records import METADATA, Moment
 
 history = Table(
     "history",
     METADATA,
-    Column("id", String(40), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(40), nullable=False, unique=True),
     Column("at", Moment, nullable=False),
     Column("actor_kind", String(16), nullable=False),
     Column("actor_id", String(128), nullable=False),
@@ -15,7 +16,7 @@ history = Table(
     Column("action", String(64), nullable=False),
     Column("project", String(63)),
     Column("subject", String(255), nullable=False),
-    Column("payload", JSON),
+    Column("payload", JSON(none_as_null=True)),
     Column("payload_digest", String(64), nullable=False),
     Column("sequence", BigInteger, unique=True),
     Column("previous", String(64)),
@@ -23,4 +24,5 @@ history = Table(
     Index("ix_history_subject", "project", "subject", "at"),
     Index("ix_history_at", "at"),
     Index("ix_history_action", "action", "at"),
+    sqlite_autoincrement=True,
 )

@@ -4,9 +4,22 @@ In a route: `who = caller(request)`, then `require(who, Verb.DEPLOY, project=pro
 `visible(reach_of(who), project=table.c.project, name=table.c.name)` in the condition of every listing.
 """
 
+from modelyard.control.identity.authentication import Authenticator
+from modelyard.control.identity.bootstrap import offer_bootstrap, remove_token_file, trade_token
 from modelyard.control.identity.journal import Journal
+from modelyard.control.identity.keys import (
+    NewKey,
+    StoredKey,
+    create_key,
+    find_key,
+    has_administrator,
+    list_keys,
+    published_keys,
+    revoke_key,
+)
+from modelyard.control.identity.pepper import load_pepper, write_private
 from modelyard.control.identity.principal import LOCAL, Actor, Principal, caller, system_actor
-from modelyard.control.identity.projects import Project, find_project
+from modelyard.control.identity.projects import Project, change_project, create_project, find_project, list_projects
 from modelyard.control.identity.visibility import (
     Reach,
     Visibility,
@@ -22,19 +35,36 @@ from modelyard.control.identity.visibility import (
 __all__ = [
     "LOCAL",
     "Actor",
+    "Authenticator",
     "Journal",
+    "NewKey",
     "Principal",
     "Project",
     "Reach",
+    "StoredKey",
     "Visibility",
     "caller",
     "can_see",
+    "change_project",
+    "create_key",
+    "create_project",
+    "find_key",
     "find_project",
+    "has_administrator",
     "lacks",
+    "list_keys",
+    "list_projects",
+    "load_pepper",
     "missing",
+    "offer_bootstrap",
+    "published_keys",
     "reach_of",
+    "remove_token_file",
     "require",
     "require_everywhere",
+    "revoke_key",
     "system_actor",
+    "trade_token",
     "visible",
+    "write_private",
 ]

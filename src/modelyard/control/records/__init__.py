@@ -9,7 +9,7 @@ from modelyard.control.records.backup import back_up, restore
 from modelyard.control.records.database import Database, Transaction
 from modelyard.control.records.idempotency import Answer, keep, recall
 from modelyard.control.records.ids import make_id
-from modelyard.control.records.metadata import METADATA, Moment
+from modelyard.control.records.metadata import METADATA, Moment, from_microseconds, to_microseconds
 from modelyard.control.records.opening import OpenedRecords, open_records
 from modelyard.control.records.outbox import Event, emit, events_after, forget_events, last_event
 from modelyard.control.records.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, Position, cut, read_cursor, write_cursor
@@ -35,6 +35,7 @@ __all__ = [
     "emit",
     "events_after",
     "forget_events",
+    "from_microseconds",
     "keep",
     "last_event",
     "make_id",
@@ -44,5 +45,6 @@ __all__ = [
     "read_cursor",
     "recall",
     "restore",
+    "to_microseconds",
     "write_cursor",
 ]

@@ -5,6 +5,8 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Dialect, MetaData, TypeDecorator
 
+from modelyard.domain.errors.platform import InvalidRequest
+
 METADATA: Final = MetaData(
     naming_convention={
         "ix": "ix_%(column_0_label)s",
@@ -17,6 +19,19 @@ METADATA: Final = MetaData(
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Whole microseconds since 1970, as moments are stored and as cursors carry them."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(value: int) -> datetime:
+    """The moment that is so many microseconds after 1970."""
+    try:
+        return _EPOCH + timedelta(microseconds=value)
+    except OverflowError as error:
+        raise InvalidRequest("there is no such moment") from error
 
 
 class Moment(TypeDecorator[datetime]):
@@ -32,9 +47,9 @@ class Moment(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("a moment needs a time zone")
-        return (value - _EPOCH) // _MICROSECOND
+        return to_microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Back to an aware datetime."""
         del dialect
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+        return None if value is None else from_microseconds(value)

@@ -13,6 +13,7 @@ def upgrade() -> None:
     """Make the tables."""
     op.create_table(
         "history",
+        sa.Column("number", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("actor_kind", sa.String(length=16), nullable=False),
@@ -21,13 +22,15 @@ def upgrade() -> None:
         sa.Column("action", sa.String(length=64), nullable=False),
         sa.Column("project", sa.String(length=63), nullable=True),
         sa.Column("subject", sa.String(length=255), nullable=False),
-        sa.Column("payload", sa.JSON(), nullable=True),
+        sa.Column("payload", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("payload_digest", sa.String(length=64), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=True),
         sa.Column("previous", sa.String(length=64), nullable=True),
         sa.Column("seal", sa.String(length=64), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_history")),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_history")),
+        sa.UniqueConstraint("id", name=op.f("uq_history_id")),
         sa.UniqueConstraint("sequence", name=op.f("uq_history_sequence")),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_history_action", "history", ["action", "at"], unique=False)
     op.create_index("ix_history_at", "history", ["at"], unique=False)
