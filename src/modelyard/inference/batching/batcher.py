@@ -72,6 +72,11 @@ class Batcher:
         """Calls that wait or run."""
         return len(self._waiting) + sum(map(len, self._running.values()))
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run is under way elsewhere, so that a new call may have to wait."""
+        return bool(self._running)
+
     def submit(self, call: Call) -> None:
         """Take `call`; it is answered, failed or dropped, exactly once."""
         self._waiting.append(call)

@@ -2,7 +2,7 @@
 
 from modelyard.inference.routing.backends import BackendState, ServedBackend
 from modelyard.inference.routing.control_link import ControlLink
-from modelyard.inference.routing.measures import ACCOUNT, FAMILIES, HTTP_REQUESTS
+from modelyard.inference.routing.measures import ACCOUNT, FAMILIES
 from modelyard.inference.routing.services import Service
 from modelyard.inference.routing.store import TableStore
 from modelyard.inference.routing.switchboard import BoardOptions, Switchboard
@@ -10,7 +10,6 @@ from modelyard.inference.routing.switchboard import BoardOptions, Switchboard
 __all__ = [
     "ACCOUNT",
     "FAMILIES",
-    "HTTP_REQUESTS",
     "BackendState",
     "BoardOptions",
     "ControlLink",

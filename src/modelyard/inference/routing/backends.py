@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from modelyard.domain.contract import Isolation, ModelContract, ServingPackage
 from modelyard.domain.routing import Backend, BackendStatus, Batching, ServiceRoute
+from modelyard.foundation.http.wire import HeaderLines, header_lines
 from modelyard.inference.batching import Batcher, BatchLimits, Runner
 from modelyard.inference.protocol import Signature
 from modelyard.inference.routing.measures import BackendMeasures
@@ -68,10 +69,12 @@ class ServedBackend:
         self.batcher: Batcher | None = None
         self.runner: Runner | None = None
         self._release: Callable[[], None] | None = None
-        self.headers: tuple[tuple[bytes, bytes], ...] = (
-            (b"x-model-version", backend.version.encode()),
-            (b"x-model-digest", backend.digest.encode()),
-            (b"x-revision", str(backend.revision).encode()),
+        self.headers: HeaderLines = header_lines(
+            [
+                (b"x-model-version", backend.version.encode()),
+                (b"x-model-digest", backend.digest.encode()),
+                (b"x-revision", str(backend.revision).encode()),
+            ]
         )
 
     @property

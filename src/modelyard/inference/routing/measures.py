@@ -77,9 +77,6 @@ TABLE_REVISION: Final = Family(
     help="Routing table in effect in each process.",
     labels=("process",),
 )
-HTTP_REQUESTS: Final = _counter(
-    "modelyard_http_requests_total", "Requests on the inference listener that are not predictions.", "method", "status"
-)
 
 ACCOUNT: Final = Account(received=RECEIVED, settled=(ANSWERED, REJECTED), lost=LOST, in_flight=IN_FLIGHT)
 FAMILIES: Final = (
@@ -98,7 +95,6 @@ FAMILIES: Final = (
     MODEL_MEMORY,
     MODEL_LOAD,
     TABLE_REVISION,
-    HTTP_REQUESTS,
 )
 """All of them, in the order they are shown."""
 

@@ -33,11 +33,15 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardOptions:
-    """Defaults of all services: bound on requests in flight in this process, deadline, and how models are loaded."""
+    """Defaults of all services: bound on requests in flight in this process, deadline, and how models are loaded.
+
+    `keys_required` asks for keys whatever the table says.
+    """
 
     max_in_flight: int = 1024
     deadline_s: float = 30.0
     load: LoadOptions = LoadOptions()  # noqa: RUF009  (frozen)
+    keys_required: bool = False
 
 
 class Switchboard:
@@ -66,7 +70,8 @@ class Switchboard:
         if table.revision <= self.revision:
             return
         self.revision = table.revision
-        self.keys = KeyRing(table.keys, pepper=self._pepper, required=table.auth_required)
+        required = table.auth_required or self._options.keys_required
+        self.keys = KeyRing(table.keys, pepper=self._pepper, required=required)
         wanted = {(route.project, route.name): route for route in table.services}
         for place in [place for place in self.services if place not in wanted]:
             self._draining += self.services.pop(place).backends.values()

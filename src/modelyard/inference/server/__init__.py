@@ -1,0 +1,7 @@
+"""The inference listener: bytes in, admission, routing, batching, bytes out."""
+
+from modelyard.inference.server.access_log import AccessLog
+from modelyard.inference.server.handler import InferenceHandler
+from modelyard.inference.server.pages import Pages
+
+__all__ = ["AccessLog", "InferenceHandler", "Pages"]

@@ -1,0 +1,37 @@
+"""Answers that are not predictions: errors with the headers HTTP wants beside them, and small documents."""
+
+import math
+from typing import Final
+
+import msgspec
+
+from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.platform import RateLimited, Unauthenticated, Unavailable
+from modelyard.foundation.http.exchange import Reply, Request
+from modelyard.foundation.http.wire import NO_HEADERS, HeaderLines, header_lines
+from modelyard.inference.protocol import write_error
+
+_CHALLENGE: Final = header_lines([(b"www-authenticate", b"Bearer")])
+
+
+def send_json(reply: Reply, document: object, *, status: int = 200, headers: HeaderLines = NO_HEADERS) -> None:
+    """Answer with `document` as JSON."""
+    reply.send(status, msgspec.json.encode(document), headers=headers)
+
+
+def send_error(request: Request, reply: Reply, error: ModelyardError, *, headers: HeaderLines = NO_HEADERS) -> None:
+    """Answer with an error document.
+
+    401 asks for a key and ends the connection (RFC 9110, section 11.6.1); 429 and 503 say when to come back (RFC 9110,
+    section 10.2.3), in whole seconds, rounded up.
+    """
+    if reply.closed:
+        return
+    status, body = write_error(error, request_id=request.id)
+    close = False
+    if isinstance(error, Unauthenticated):
+        headers, close = _CHALLENGE, True
+    elif isinstance(error, (RateLimited, Unavailable)):
+        wait = max(1, math.ceil(error.retry_after_s))
+        headers = HeaderLines(headers + b"retry-after: %d\r\n" % wait)
+    reply.send(status, body, headers=headers, close=close)

@@ -1,0 +1,302 @@
+"""The model server: one process that listens, holds models and answers predictions.
+
+    python -m modelyard.processes.model_server --config FILE [--ready-fd N] [--tied-to PID]
+
+The configuration is a `ServerConfig` as JSON. It takes its routing table from a file, or from the control plane by long
+poll, and then also starts from the copy it kept. It says that it is ready when it listens and its first table is in
+effect (or there is none yet). SIGTERM drains: each open connection's next answer is its last. Writes nothing but
+structured log lines to stderr.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.platform import StartRefused
+from modelyard.domain.routing import RoutingTable, ServerReport
+from modelyard.foundation.documents import from_json
+from modelyard.foundation.http import (
+    EdgeLimits,
+    EdgeSettings,
+    HostPolicy,
+    Listener,
+    TlsFiles,
+    TrustedProxies,
+    run,
+    serve,
+)
+from modelyard.foundation.metrics import Book
+from modelyard.foundation.supervision import EXIT_REFUSED
+from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
+from modelyard.inference.admission import SharedLimits
+from modelyard.inference.routing import ACCOUNT, BoardOptions, ControlLink, Switchboard, TableStore
+from modelyard.inference.server import AccessLog, InferenceHandler, Pages
+from modelyard.ports.runtime import LoadOptions
+
+_FIRST_TABLE_S: Final = 30.0
+_log = logging.getLogger("modelyard.model_server")
+
+
+class TlsConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Certificate chain and key, PEM files."""
+
+    certificate: str
+    key: str
+
+
+class TableConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where the routing table comes from: a file that does not change, or the control plane's Unix socket.
+
+    `cache` is where the newest table is kept for a start without the control plane.
+    """
+
+    static: str | None = None
+    control_socket: str | None = None
+    cache: str | None = None
+
+
+class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Settings of one model server.
+
+    It listens on inherited descriptors `fds`, or on `host` and `port` (0 takes a free one), or on `unix_path`; with
+    `address_file`, the addresses it got are written there, one a line. `hosts` are names beyond loopback that `Host`
+    may carry; ["*"] allows any. `pepper` is the file with the hex key of the key hashes. `metrics` is the directory of
+    mapped counters and limits, shared by all servers of this machine. `auth` required asks for keys whatever the table
+    says. `threads` are for one run of a model. `deadline_s`, `max_in_flight` are defaults of services; `drain_s` is the
+    grace period. `access_log` is a file that takes one line a request.
+    """
+
+    id: str = "model-server-0"
+    index: int = 0
+    table: TableConfig
+    fds: list[int] = msgspec.field(default_factory=list)
+    host: str = "127.0.0.1"
+    port: int | None = None
+    unix_path: str | None = None
+    address_file: str | None = None
+    tls: TlsConfig | None = None
+    hosts: list[str] = msgspec.field(default_factory=list)
+    trusted_proxies: list[str] = msgspec.field(default_factory=list)
+    pepper: str | None = None
+    metrics: str | None = None
+    auth: Literal["open", "required"] = "open"
+    threads: int = 1
+    device: str = "auto"
+    max_body_bytes: int = 64 << 20
+    deadline_s: float = 30.0
+    max_in_flight: int = 1024
+    drain_s: float = 30.0
+    access_log: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time (Unix seconds), level, logger, message, and what `extra` gave."""
+
+    _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, object] = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: value for name, value in vars(record).items() if name not in self._OWN}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class ModelServer:
+    """One running server: its board, its listener and its line to the control plane."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self._started_at = time.time()
+        metrics = Path(config.metrics or tempfile.mkdtemp(prefix="modelyard-metrics-"))
+        self._book = Book.open(metrics, config.id)
+        self._book.settle(ACCOUNT)
+        self._limits = SharedLimits(metrics / "limits")
+        self._link: ControlLink | None = None
+        if config.table.control_socket is not None:
+            self._link = ControlLink(Path(config.table.control_socket), config.id)
+        self._board = Switchboard(
+            BoardOptions(
+                max_in_flight=config.max_in_flight,
+                deadline_s=config.deadline_s,
+                load=LoadOptions(threads=config.threads, device=config.device),
+                keys_required=config.auth == "required",
+            ),
+            book=self._book,
+            limits=self._limits,
+            pepper=read_pepper(config),
+            on_change=self._changed,
+        )
+        self._pages = Pages(self._board, metrics)
+        self._handler = InferenceHandler(self._board, self._pages)
+        self._store = TableStore(Path(config.table.cache) if config.table.cache else None)
+        self._settled = asyncio.Event()
+
+    async def run(self, arguments: ChildArguments) -> None:
+        """Serve until SIGTERM, then drain."""
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        self._take_first_table()
+        access_log = AccessLog(Path(self.config.access_log)) if self.config.access_log else None
+        listener = await self._listen(access_log)
+        tasks = self._follow()
+        await self._first_settled()
+        _write_addresses(self.config, listener)
+        arguments.ready(" ".join(listener.addresses))
+        _log.info("listening", extra={"addresses": listener.addresses, "table": self._board.revision})
+        await stop.wait()
+        _log.info("draining", extra={"in_flight": self._board.in_flight})
+        self._pages.draining = True
+        await listener.close(self.config.drain_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._board.close()
+        if access_log is not None:
+            access_log.close()
+        self._limits.close()
+        self._book.close()
+
+    def _take_first_table(self) -> None:
+        if self.config.table.static is not None:
+            self._take(from_json(Path(self.config.table.static).read_bytes(), RoutingTable))
+        else:
+            kept = self._store.load()
+            if kept is not None:
+                self._board.apply(kept)
+
+    def _take(self, table: RoutingTable) -> None:
+        if self._store.offer(table):
+            self._board.apply(table)
+
+    def _changed(self) -> None:
+        self._handler.services_changed()
+        if self._board.acknowledged == self._board.revision:
+            self._settled.set()
+        if self._link is not None:
+            self._link.changed()
+
+    def _follow(self) -> list[asyncio.Task[None]]:
+        link, loop = self._link, asyncio.get_running_loop()
+        if link is None:
+            return []
+        return [
+            loop.create_task(link.follow(self._take, after=lambda: self._board.revision), name="routing table"),
+            loop.create_task(link.report(self._report), name="reports"),
+        ]
+
+    async def _first_settled(self) -> None:
+        """With a table at hand, ready means that its models are; without one there is nothing to wait for."""
+        if self._board.revision >= 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._settled.wait(), _FIRST_TABLE_S)
+
+    def _report(self) -> ServerReport:
+        return ServerReport(
+            server=self.config.id,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            table_revision=self._board.acknowledged,
+            backends=self._board.statuses(),
+            in_flight=self._board.in_flight,
+        )
+
+    async def _listen(self, access_log: AccessLog | None) -> Listener:
+        config = self.config
+        settings = EdgeSettings(
+            limits=EdgeLimits(max_body_bytes=config.max_body_bytes, drain_s=config.drain_s),
+            hosts=HostPolicy(None) if "*" in config.hosts else HostPolicy.of(config.hosts),
+            proxies=TrustedProxies.of(config.trusted_proxies),
+            access_log=access_log.add if access_log is not None else None,
+        )
+        tls = (
+            None if config.tls is None else TlsFiles(certificate=Path(config.tls.certificate), key=Path(config.tls.key))
+        )
+        sockets = [socket.socket(fileno=fd) for fd in config.fds]
+        address = (config.host, config.port) if config.port is not None else None
+        path = Path(config.unix_path) if config.unix_path is not None else None
+        if not sockets and address is None and path is None:
+            raise StartRefused("the configuration names nothing to listen on", hint="give fds, port or unix_path")
+        return await serve(self._handler, sockets=sockets, address=address, unix_path=path, settings=settings, tls=tls)
+
+
+def read_pepper(config: ServerConfig) -> bytes:
+    """The pepper's bytes.
+
+    Raises:
+        StartRefused: keys are required and there is no pepper, or others may read it.
+    """
+    if config.pepper is None:
+        if config.auth == "required":
+            raise StartRefused("keys are required, but no pepper file is named", hint="start it with modelyard up")
+        return os.urandom(32)
+    path = Path(config.pepper)
+    if path.stat().st_mode & 0o077:
+        raise StartRefused("the pepper file may be read by others", hint=f"chmod 600 {path}")
+    return bytes.fromhex(path.read_text().strip())
+
+
+def _write_addresses(config: ServerConfig, listener: Listener) -> None:
+    if config.address_file is not None:
+        path = Path(config.address_file)
+        partial = path.with_suffix(".partial")
+        partial.write_text("\n".join(listener.addresses) + "\n")
+        partial.replace(path)
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+async def _serve(config: ServerConfig, arguments: ChildArguments) -> None:
+    await ModelServer(config).run(arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one server; the exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = child_arguments(given, title="modelyard: model-server")
+    try:
+        config = msgspec.json.decode(arguments.config.read_bytes(), type=ServerConfig)
+        _log_to_stderr(config.log_level)
+        _name_process(config.index)
+        run(_serve(config, arguments))
+    except ModelyardError as error:
+        print(str(error), file=sys.stderr)  # noqa: T201  (last words)
+        return EXIT_REFUSED
+    except (OSError, ValueError) as error:
+        print(f"the model server cannot start: {error}", file=sys.stderr)  # noqa: T201  (last words)
+        return EXIT_REFUSED
+    return 0
+
+
+def _name_process(index: int) -> None:
+    import setproctitle
+
+    setproctitle.setproctitle(f"modelyard: model-server {index}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""The isolated model worker: one model in a process of its own, asked over a Unix socket.
+
+    python -m modelyard.processes.model_worker --config FILE [--ready-fd N] [--tied-to PID]
+    python -m modelyard.processes.model_worker --package DIR --socket PATH --title NAME [--threads N] [--memory BYTES]
+
+The configuration is the same names as JSON. Loads the model, then listens (0600), then says that it is ready. Runs
+leave the event loop, so that it answers pings while the model works. Ends with its supervisor, and on SIGTERM after
+what it has in hand. A package that cannot be loaded ends it with exit code 78.
+"""
+
+import argparse
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from modelyard.domain.errors.base import ModelyardError
+from modelyard.foundation.http import run
+from modelyard.foundation.supervision import EXIT_REFUSED
+from modelyard.foundation.supervision.inside import begin_child
+from modelyard.inference.batching import Lane
+from modelyard.inference.hosting import HostedModel, load_model
+from modelyard.inference.routing.frames import Failure, FrameReader, Hello, Kind, frame, pack_tensors, unpack_tensors
+from modelyard.ports.runtime import LoadOptions
+
+_GRACE_S: Final = 30.0
+_LAST_WRITES_S: Final = 0.05
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class WorkerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Settings of one worker. `memory` bounds its address space in bytes; None leaves it free."""
+
+    package: str
+    socket: str
+    title: str = "modelyard: model-worker"
+    threads: int = 1
+    device: str = "auto"
+    memory: int | None = None
+
+
+class Worker:
+    """The model, its lane and what is in hand."""
+
+    def __init__(self, hosted: HostedModel, loop: asyncio.AbstractEventLoop) -> None:
+        self.hosted = hosted
+        self.loop = loop
+        self.lane = Lane("run")
+        self.in_hand = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    @property
+    def hello(self) -> bytes:
+        """The first frame of every connection."""
+        hosted = self.hosted
+        return frame(
+            Kind.HELLO,
+            0,
+            _pack(
+                Hello(
+                    pid=os.getpid(),
+                    digest=hosted.package.digest,
+                    device=hosted.model.device,
+                    memory_bytes=hosted.model.memory_bytes,
+                    load_s=hosted.load_s,
+                    run_s=hosted.run_s,
+                )
+            ),
+        )
+
+    def run(self, payload: bytes, number: int, connection: "Connection") -> None:
+        """Line up one run; its answer goes to `connection`."""
+        self.in_hand += 1
+        self.idle.clear()
+        self.lane.submit(lambda: self._run(payload, number, connection))
+
+    def _run(self, payload: bytes, number: int, connection: "Connection") -> None:
+        try:
+            answer = frame(Kind.ANSWER, number, pack_tensors(self.hosted.run(unpack_tensors(payload))))
+        except Exception as error:  # noqa: BLE001  (the plugin edge: a model may raise anything)
+            answer = frame(Kind.FAILURE, number, _pack(Failure(text=f"{type(error).__name__}: {error}"[:2000])))
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            self.loop.call_soon_threadsafe(self._done, connection, answer)
+
+    def _done(self, connection: "Connection", answer: bytes) -> None:
+        self.in_hand -= 1
+        connection.write(answer)
+        if not self.in_hand:
+            self.idle.set()
+
+
+class Connection(asyncio.Protocol):
+    """One model server that asks."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Introduce the model."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._worker.hello)
+
+    def data_received(self, data: bytes) -> None:
+        """Take frames."""
+        for kind, number, payload in self._reader.feed(data):
+            if kind is Kind.RUN:
+                self._worker.run(payload, number, self)
+            elif kind is Kind.PING:
+                self.write(frame(Kind.PONG, number))
+
+    def write(self, data: bytes) -> None:
+        """Send, if the other end is still there."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+
+async def serve(worker: Worker, listener: socket.socket, *, ready_fd: int | None) -> None:
+    """Answer on `listener` until SIGTERM, then finish what is in hand."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    server = await loop.create_unix_server(lambda: Connection(worker), sock=listener)
+    if ready_fd is not None:
+        with suppress(BrokenPipeError):
+            os.write(ready_fd, b"ready\n")
+        os.close(ready_fd)
+    await stop.wait()
+    server.close()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(worker.idle.wait(), _GRACE_S)
+    await asyncio.sleep(_LAST_WRITES_S)
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket at `path` that only this user can reach; a leftover there is replaced."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen()
+    return listener
+
+
+def read_config(argv: Sequence[str]) -> tuple[WorkerConfig, int | None, int | None]:
+    """Settings, ready descriptor and supervisor from the command line."""
+    parser = argparse.ArgumentParser(prog="modelyard: model-worker")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--package")
+    parser.add_argument("--socket")
+    parser.add_argument("--title", default="modelyard: model-worker")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory", type=int)
+    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--tied-to", type=int)
+    given = parser.parse_args(argv)
+    if given.config is not None:
+        config = msgspec.json.decode(given.config.read_bytes(), type=WorkerConfig)
+    elif given.package and given.socket:
+        config = WorkerConfig(
+            package=given.package,
+            socket=given.socket,
+            title=given.title,
+            threads=given.threads,
+            memory=given.memory,
+        )
+    else:
+        parser.error("give --config, or --package and --socket")
+    return config, given.ready_fd, given.tied_to
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one worker; the exit code."""
+    try:
+        config, ready_fd, tied_to = read_config(sys.argv[1:] if argv is None else argv)
+    except (OSError, msgspec.MsgspecError) as error:
+        print(f"the worker's configuration cannot be read: {error}", file=sys.stderr)  # noqa: T201  (last words)
+        return EXIT_REFUSED
+    begin_child(config.title, tied_to=tied_to)
+    if config.memory is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (config.memory, config.memory))
+    options = LoadOptions(threads=config.threads, device=config.device)
+    try:
+        hosted = load_model(Path(config.package), options=options)
+    except Exception as error:  # noqa: BLE001  (the plugin edge: a runtime may raise anything)
+        why = error.detail if isinstance(error, ModelyardError) else f"{type(error).__name__}: {error}"
+        print(f"the model cannot be loaded: {why}", file=sys.stderr)  # noqa: T201  (last words)
+        return EXIT_REFUSED
+    path = Path(config.socket)
+    run(_serve(hosted, listen(path), ready_fd=ready_fd))
+    path.unlink(missing_ok=True)
+    return 0
+
+
+async def _serve(hosted: HostedModel, listener: socket.socket, *, ready_fd: int | None) -> None:
+    await serve(Worker(hosted, asyncio.get_running_loop()), listener, ready_fd=ready_fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
