@@ -18,8 +18,9 @@ from modelyard.domain.errors.edge import BodyIncomplete, EdgeError, ReceiptDeadl
 from modelyard.foundation.http.body import BodyReader, BodyStream, ChunkedBody, SizedBody, WholeBody, inflate
 from modelyard.foundation.http.edge import Edge
 from modelyard.foundation.http.exchange import Reply, Request
-from modelyard.foundation.http.head import CHUNKED, Head, HeadRules, check_partial_head, read_head
+from modelyard.foundation.http.head import CHUNKED, Head, HeadRules, check_partial_head
 from modelyard.foundation.http.limits import RouteRule
+from modelyard.foundation.http.recall import recall_head
 from modelyard.foundation.http.refusal import InternalError, Overloaded, Refused
 from modelyard.foundation.http.wire import CONTINUE
 
@@ -271,7 +272,7 @@ class Connection(asyncio.Protocol):
             if end < 4:  # noqa: PLR2004  (not found)
                 check_partial_head(data, self.edge.limits)
                 return None
-            head = read_head(data[:end], self._rules)
+            head = recall_head(data[:end], self._rules, self.edge.memory)
             self._last = head
             self._last_size = end + head.length if head.plain and head.length >= 0 and not head.gzip else -1
         self._skipped = False

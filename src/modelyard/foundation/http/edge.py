@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from modelyard.foundation.http.hosts import HostPolicy, TrustedProxies
 from modelyard.foundation.http.limits import EdgeLimits, RouteRule, RouteRules
+from modelyard.foundation.http.recall import HeadMemory
 from modelyard.foundation.http.refusal import ErrorWriter, inference_errors
 from modelyard.foundation.http.wire import Prefixes
 
@@ -61,6 +62,7 @@ class Edge:
         self.access_log = settings.access_log
         self.default_rule = RouteRule(max_body_bytes=limits.max_body_bytes)
         self.prefixes = Prefixes()
+        self.memory = HeadMemory()
         self.id_prefix = os.urandom(6).hex()
         self.id_prefix_bytes = self.id_prefix.encode()
         self.requests = 0

@@ -28,19 +28,19 @@ from modelyard.foundation.http.refusal import Refused, bad_framing, bad_header, 
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _TARGET: Final = rb"[!$-;=?-\[\]_a-z~]"
-_FIELD_LINE: Final = _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n"
+FIELD_LINE: Final = _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n"
 _HEAD: Final = re.compile(
-    rb"(" + _TOKEN + rb"{1,32}+) (" + _TARGET + rb"++) HTTP/1\.([01])\r\n((?:" + _FIELD_LINE + rb")*+)\r\n"
+    rb"(" + _TOKEN + rb"{1,32}+) (" + _TARGET + rb"++) HTTP/1\.([01])\r\n((?:" + FIELD_LINE + rb")*+)\r\n"
 )
 _FIELD: Final = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
-_FIELDS: Final = re.compile(rb"(?:" + _FIELD_LINE + rb")*+")
+_FIELDS: Final = re.compile(rb"(?:" + FIELD_LINE + rb")*+")
 _ILLEGAL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 _METHOD_START: Final = re.compile(_TOKEN + rb"{1,32}+(?: |\Z)")
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb"{1,32}+) (" + _TARGET + rb"++) HTTP/(\d)\.(\d)\r\n")
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}")
 _BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:\-]{1,64}")
+REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:\-]{1,64}")
 
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 _ONCE: Final = frozenset(
@@ -52,6 +52,9 @@ _ONCE: Final = frozenset(
 _FORWARDED: Final = frozenset(
     {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-real-ip"}
 )
+WATCHED: Final = _FORWARDED | {b"connection", b"content-encoding", b"expect", b"transfer-encoding"}
+"""Headers that change how a request is received or where it seems to come from."""
+_LINE_RULE: Final = "lines end with CRLF and hold no control characters"
 _LINE_EXTRA: Final = 64
 CHUNKED: Final = -1
 
@@ -125,14 +128,16 @@ def check_partial_head(raw: bytes, limits: EdgeLimits, *, complete: bool = False
     line_limit = limits.max_target_bytes + _LINE_EXTRA
     newline = raw.find(b"\n")
     line = raw[: newline + 1] if 0 <= newline < line_limit else raw[:line_limit]
-    if not _METHOD_START.match(line) or _ILLEGAL.search(line):
+    if not _METHOD_START.match(line):
         raise bad_request("this is not an HTTP/1.1 request")
+    if _ILLEGAL.search(line):
+        raise bad_header(_LINE_RULE)
     if newline >= 0:
         _check_request_line(raw[: newline + 1], limits)
     elif len(raw) > line_limit:
         raise Refused(414, UriTooLong(f"the address is longer than {limits.max_target_bytes} bytes"))
     if newline >= 0 and _ILLEGAL.search(raw[: limits.max_header_bytes], newline + 1):
-        raise bad_header("header lines end with CRLF and hold no control characters")
+        raise bad_header(_LINE_RULE)
     if len(raw) > limits.max_header_bytes:
         raise Refused(431, HeadersTooLarge(f"the header section is larger than {limits.max_header_bytes} bytes"))
     if complete and not _REQUEST_LINE.match(raw):
@@ -239,7 +244,7 @@ def _assemble(
     length = _body_length(fields, rule, http10=http10)
     keep_alive = _keeps_alive(fields, http10=http10)
     request_id = fields.get(b"x-request-id")
-    if request_id is not None and not _REQUEST_ID.fullmatch(request_id):
+    if request_id is not None and not REQUEST_ID.fullmatch(request_id):
         request_id = None
     scheme = rules.scheme
     if fields.get(b"x-forwarded-proto") in {b"http", b"https"}:  # only a trusted proxy's is still there
