@@ -1,8 +1,8 @@
 """The running list of checks: each is timed, reported as it ends, and a refusal ends the list.
 
 A parser says what is wrong by raising a class of `domain.errors.uploads`; here it becomes the failed check and the
-refusal. Whatever else hostile bytes make a parser raise is a refusal too (fail closed), with a text of its own, so that a
-gap in a parser never becomes an accepted file or a crash of the caller.
+refusal. Whatever else hostile bytes make a parser raise is a refusal too (fail closed), with a text of its own: a gap
+in a parser never becomes an accepted file or a crash of the caller.
 """
 
 import time

@@ -1,0 +1,56 @@
+"""Stand-ins for what a pickle would make: just enough to follow names and to measure joblib's arrays."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+SMALL: Final = 64
+"""Tuples and dictionaries with more items than this are not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name in the file."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(slots=True, eq=False)
+class Made:
+    """An object that loading would make by calling `maker` with `args`, then giving it `state`."""
+
+    maker: Global
+    args: object = None
+    state: object = None
+
+    @property
+    def type(self) -> Global:
+        """The class, also where protocols 0 and 1 make it through `copyreg._reconstructor`."""
+        if self.maker.name == "_reconstructor" and isinstance(self.args, tuple) and self.args:
+            first = self.args[0]
+            return first if isinstance(first, Global) else self.maker
+        return self.maker
+
+
+@dataclass(slots=True, eq=False)
+class Fields:
+    """A dictionary with a few text keys; further items are dropped."""
+
+    items: dict[str, object] = field(default_factory=dict)
+
+    def add(self, key: object, value: object) -> None:
+        """Keep an item with a text key while there is room."""
+        if isinstance(key, str) and len(self.items) < SMALL:
+            self.items[key] = value
+
+
+class _Sentinel:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+OPAQUE: Final = _Sentinel("a value")
+MARK: Final = _Sentinel("a mark")
