@@ -210,7 +210,7 @@ def test_deleting_takes_the_route_away_first_then_the_workers_then_the_service()
     assert plan(gone, stopping, now=NOW).status.phase is Phase.DELETING
     done = plan(gone, seen(report("a", 9)), now=NOW)
     assert done.status.phase is Phase.DELETED
-    assert [e.action for e in done.events] == ["service.deleted"]
+    assert [e.action for e in done.events] == ["service.gone"]
 
 
 def test_names_with_dots_never_share_workers() -> None:

@@ -75,7 +75,7 @@ def plan(service: Service, observed: Observed, *, now: float, patience_s: float 
         return Plan(status=service.status, stop=_strangers(service, observed, keep=()))
     if service.status.phase is Phase.DELETING:
         return _delete(service, observed, now=now, patience_s=patience_s)
-    service, superseded = _choose_candidate(service, now=now)
+    service, superseded = choose_candidate(service, now=now)
     plan_ = _advance(service, observed, now=now, patience_s=patience_s)
     plan_ = _acknowledge(service, plan_, observed, now=now)
     status = plan_.status
@@ -90,7 +90,7 @@ def plan(service: Service, observed: Observed, *, now: float, patience_s: float 
 
 def replica_id(project: str, service: str, revision: int, index: int) -> str:
     """`project.service.revision.index`; dots inside names become `~`, so that two ids never meet."""
-    return f"{_prefix(project, service)}{revision}.{index}"
+    return f"{owner_prefix(project, service)}{revision}.{index}"
 
 
 def judge(service: Service, revision: int, observed: Observed) -> Readiness:
@@ -105,7 +105,8 @@ def judge(service: Service, revision: int, observed: Observed) -> Readiness:
     return replace(_judge_servers(spec, revision, observed), workers=workers)
 
 
-def _choose_candidate(service: Service, *, now: float) -> tuple[Service, dict[int, tuple[RevisionState, str]]]:
+def choose_candidate(service: Service, *, now: float) -> tuple[Service, dict[int, tuple[RevisionState, str]]]:
+    """The service with its goal as candidate, and the candidate that this ends; nothing when that is so already."""
     status = service.status
     if status.goal in (status.live, status.candidate) or status.goal in status.failed:
         return service, {}
@@ -228,7 +229,7 @@ def _delete(service: Service, observed: Observed, *, now: float, patience_s: flo
     if not (_acknowledged(status.awaiting, observed) or unheard):
         return Plan(status=status)
     stop = _strangers(service, observed, keep=())
-    if stop or any(name.startswith(_prefix(service.project, service.name)) for name in observed.replicas):
+    if stop or any(name.startswith(owner_prefix(service.project, service.name)) for name in observed.replicas):
         return Plan(status=status, stop=stop)
     over = replace(
         status,
@@ -240,7 +241,7 @@ def _delete(service: Service, observed: Observed, *, now: float, patience_s: flo
         workers={},
         reason="",
     )
-    return Plan(status=over, events=(Event(action="service.deleted", revision=status.goal),))
+    return Plan(status=over, events=(Event(action="service.gone", revision=status.goal),))
 
 
 def _judge_workers(service: Service, revision: int, observed: Observed) -> Readiness:
@@ -279,7 +280,8 @@ def status_of(report: ServerReport, spec: ServiceSpec, revision: int) -> Backend
     return None
 
 
-def _prefix(project: str, service: str) -> str:
+def owner_prefix(project: str, service: str) -> str:
+    """How the ids of all replicas of a service begin."""
     return f"{project.replace('.', '~')}.{service.replace('.', '~')}."
 
 
@@ -307,7 +309,7 @@ def _missing(service: Service, observed: Observed, revisions: Sequence[int]) -> 
 def _strangers(service: Service, observed: Observed, *, keep: Sequence[int]) -> tuple[str, ...]:
     """Replicas of this service that no kept revision wants."""
     wanted = {replica.id for number in keep for replica in _replicas(service, number, observed)}
-    prefix = _prefix(service.project, service.name)
+    prefix = owner_prefix(service.project, service.name)
     return tuple(
         name
         for name, replica in observed.replicas.items()

@@ -1,0 +1,170 @@
+"""Bring what runs to what is wanted: observe, plan, carry out, write down.
+
+Level-triggered: a lost wake-up costs one sweep, and a crash between two steps costs nothing, for the next pass plans
+again from what it then sees.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from modelyard.control.deployments import store
+from modelyard.control.deployments.plan import GRACE_S, PATIENCE_S, Observed, Plan, owner_prefix, plan
+from modelyard.control.deployments.service import Deployments
+from modelyard.control.deployments.state import Service
+from modelyard.control.deployments.store import Stored
+from modelyard.control.history import append
+from modelyard.control.identity import system_actor
+from modelyard.control.nodes import Board
+from modelyard.domain.contract import Isolation
+from modelyard.domain.errors import ModelyardError
+from modelyard.ports.orchestrator import Orchestrator, Replica
+
+_LOG: Final = logging.getLogger(__name__)
+SWEEP_S: Final = 2.0
+_AGAIN: Final = 20
+"""Passes in a row for one wake-up: a step often makes the next one possible at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How long a candidate may take, workers may drain, and between two sweeps; all in seconds."""
+
+    patience_s: float = PATIENCE_S
+    grace_s: float = GRACE_S
+    sweep_s: float = SWEEP_S
+
+
+class Reconciler:
+    """One thread that looks after all services. `start` once; `stop` waits for the pass that runs."""
+
+    def __init__(
+        self, deployments: Deployments, *, board: Board, orchestrators: Mapping[str, Orchestrator], pace: Pace
+    ) -> None:
+        self._deployments = deployments
+        self._database = deployments.database
+        self._board = board
+        self._orchestrators = orchestrators
+        self._pace = pace
+        self._woken = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._leave = self._database.subscribe(store.TOPIC, self._woken.set)
+        board.listen(self._woken.set)
+
+    def start(self) -> None:
+        """Begin to look after the services."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the present pass. Idempotent."""
+        self._leave()
+        self._stopped.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def reconcile(self) -> bool:
+        """One pass over all services; whether anything changed."""
+        with self._database.read() as tx:
+            present = store.find_all(tx)
+        replicas = {name: self._replicas(name) for name in self._orchestrators}
+        changed = [self._reconcile(stored, replicas) for stored in present]
+        self._stop_orphans([stored.service for stored in present], replicas)
+        return any(changed)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._woken.wait(self._pace.sweep_s)
+            self._woken.clear()
+            for _ in range(_AGAIN):
+                try:
+                    if self._stopped.is_set() or not self.reconcile():
+                        break
+                except Exception:  # noqa: BLE001  (the loop: it outlives whatever one pass meets)
+                    _LOG.exception("a pass over the services failed; the next sweep tries again")
+                    break
+
+    def _replicas(self, name: str) -> dict[str, Replica] | None:
+        """What this orchestrator runs; None when it does not say."""
+        try:
+            return {replica.id: replica for replica in self._orchestrators[name].replicas()}
+        except (ModelyardError, TimeoutError):
+            return None
+
+    def _reconcile(self, stored: Stored, replicas: Mapping[str, dict[str, Replica] | None]) -> bool:
+        service = stored.service
+        target = service.spec(service.status.goal).target
+        seen = replicas.get(target)
+        if seen is None and any(rev.spec.isolation is Isolation.PROCESS for rev in service.revisions.values()):
+            return False  # nothing is known of its workers: leave everything as it is
+        made = plan(service, self._observe(seen or {}), now=self._now(), patience_s=self._pace.patience_s)
+        orchestrator = self._orchestrators.get(target)
+        if orchestrator is not None:
+            made = self._start(orchestrator, made)
+        changed = made.status != service.status or bool(made.events) or bool(made.outcomes)
+        if changed and not self._write(stored, made):
+            return True  # somebody asked for something else meanwhile: look again
+        if orchestrator is not None:
+            self._stop(orchestrator, made.stop)
+        return changed
+
+    def _observe(self, replicas: Mapping[str, Replica]) -> Observed:
+        return Observed(
+            servers=self._board.alive(),
+            alive_since=self._board.alive_since,
+            replicas=replicas,
+            packages=str(self._deployments.packages),
+        )
+
+    def _start(self, orchestrator: Orchestrator, made: Plan) -> Plan:
+        for replica in made.start:
+            try:
+                orchestrator.start(replica)
+            except (ModelyardError, TimeoutError) as error:
+                return replace(made, status=replace(made.status, reason=str(error) or "the workers cannot be started"))
+        return made
+
+    def _stop(self, orchestrator: Orchestrator, replicas: Sequence[str]) -> None:
+        for replica in replicas:
+            try:
+                orchestrator.stop(replica, grace_s=self._pace.grace_s)
+            except (ModelyardError, TimeoutError) as error:
+                _LOG.warning("worker %s cannot be stopped now: %s", replica, error)
+
+    def _write(self, stored: Stored, made: Plan) -> bool:
+        service = stored.service
+        actor = system_actor("reconciler")
+        with self._database.begin() as tx:
+            present = store.find_any(tx, service.project, service.name)
+            if present is None or present.edition != stored.edition:
+                return False
+            store.end_revisions(tx, service, made.outcomes)
+            store.save(tx, service.project, service.name, made.status, publish=self._deployments.publish)
+            for event in made.events:
+                append(
+                    tx,
+                    actor=actor,
+                    action=event.action,
+                    subject=f"service/{service.name}",
+                    project=service.project,
+                    payload={
+                        "service": service.name,
+                        "project": service.project,
+                        "revision": event.revision,
+                        **event.payload,
+                    },
+                )
+        return True
+
+    def _stop_orphans(self, services: Sequence[Service], replicas: Mapping[str, dict[str, Replica] | None]) -> None:
+        """Workers of services that are no more: left when the platform ended between two steps."""
+        prefixes = tuple(owner_prefix(service.project, service.name) for service in services)
+        for name, seen in replicas.items():
+            orphans = [replica for replica in seen or {} if not replica.startswith(prefixes)]
+            self._stop(self._orchestrators[name], orphans)
+
+    def _now(self) -> float:
+        return self._database.clock.now().timestamp()

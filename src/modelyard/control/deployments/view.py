@@ -1,0 +1,105 @@
+"""What the API says of services and revisions, as plain JSON, with why it is so."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from modelyard.control.deployments.plan import status_of
+from modelyard.control.deployments.state import Revision, Service
+from modelyard.control.deployments.store import Stored, moment
+from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.domain.routing import ServerReport
+from modelyard.foundation.documents import to_plain
+
+
+def service_document(stored: Stored, *, servers: Sequence[ServerReport], inference_url: str) -> dict[str, Any]:
+    """A service: what was asked, what answers, how far it is, and what every server says."""
+    service = stored.service
+    status = service.status
+    shown = status.live if status.live is not None else status.goal
+    spec = service.spec(shown)
+    failed = status.goal in status.failed
+    return {
+        "name": service.name,
+        "project": service.project,
+        "phase": status.phase.value,
+        "reason": status.reason,
+        "problem": status.reason if failed else None,
+        "revision": shown,
+        "goal": status.goal,
+        "live": status.live,
+        "model": spec.model,
+        "version": spec.version,
+        "digest": spec.digest,
+        "spec": to_plain(service.spec(status.goal)),
+        "conditions": _conditions(service, servers),
+        "servers": [
+            row
+            for number in dict.fromkeys((status.live, status.candidate))
+            if number is not None
+            for row in _servers(service, number, servers)
+        ],
+        "workers": [address.rsplit("/", 1)[-1] for address in status.workers_of(shown)],
+        "url": url_of(service, inference_url),
+        "created_at": stored.created_at.isoformat(),
+        "updated_at": stored.updated_at.isoformat(),
+    }
+
+
+def revision_document(revision: Revision) -> dict[str, Any]:
+    """A revision: who wanted what, when and why, and what became of it."""
+    return {
+        "revision": revision.number,
+        "model": revision.spec.model,
+        "version": revision.spec.version,
+        "digest": revision.spec.digest,
+        "state": revision.state.value,
+        "by": revision.actor,
+        "why": revision.why,
+        "created_at": moment(revision.created_at),
+        "live_at": None if revision.live_at is None else moment(revision.live_at),
+        "reason": revision.reason or revision.why,
+        "spec": to_plain(revision.spec),
+    }
+
+
+def url_of(service: Service, inference_url: str) -> str:
+    """The address at which the service answers."""
+    where = "" if service.project == DEFAULT_PROJECT else f"/p/{service.project}"
+    return f"{inference_url.rstrip('/')}{where}/v2/models/{service.name}"
+
+
+def _conditions(service: Service, servers: Sequence[ServerReport]) -> list[dict[str, Any]]:
+    status = service.status
+    ready = 0
+    if status.live is not None:
+        said = [status_of(report, service.spec(status.live), status.live) for report in servers]
+        ready = sum(each is not None and each.state == "ready" for each in said)
+    available = f"{ready} of {len(servers)} model servers answer with revision {status.live}"
+    waiting = 0 if status.awaiting is None else sum(each.table_revision < status.awaiting for each in servers)
+    return [
+        {"type": "Available", "status": ready > 0, "reason": available if status.live else "no revision is live yet"},
+        {"type": "Progressing", "status": status.candidate is not None, "reason": status.reason},
+        {
+            "type": "Acknowledged",
+            "status": status.awaiting is None,
+            "reason": f"{waiting} model servers have not taken over table {status.awaiting}" if waiting else "",
+        },
+    ]
+
+
+def _servers(service: Service, revision: int, servers: Sequence[ServerReport]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for report in servers:
+        said = status_of(report, service.spec(revision), revision)
+        rows.append(
+            {
+                "server": report.server,
+                "revision": revision,
+                "version": service.spec(revision).version,
+                "state": "unknown" if said is None else said.state,
+                "load_s": None if said is None else said.load_s,
+                "memory_bytes": None if said is None else said.memory_bytes,
+                "reason": "" if said is None else said.reason,
+            }
+        )
+    return rows

@@ -1,0 +1,78 @@
+"""What model servers said last, and since when they have said anything. Kept in memory: heartbeats are no records."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from modelyard.domain.routing import ServerReport
+from modelyard.foundation.clock import Clock
+
+SILENT_AFTER_S: Final = 10.0
+FORGOTTEN_AFTER_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A report and when it came (seconds of the monotonic clock)."""
+
+    report: ServerReport
+    at: float
+
+
+class Board:
+    """The last report of every server. Threads may call at the same time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._heard: dict[str, Heard] = {}
+        self._alive_since: float | None = None
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` (quick, from any thread) when a report says something new."""
+        self._listeners.append(listener)
+
+    def take(self, report: ServerReport) -> None:
+        """A server reports. An older process that used the same name is forgotten."""
+        with self._lock:
+            now = self._clock.monotonic()
+            if not self._alive(now):
+                self._alive_since = self._clock.now().timestamp()
+            before = self._heard.get(report.server)
+            self._heard[report.server] = Heard(report, now)
+            self._heard = {name: heard for name, heard in self._heard.items() if now - heard.at < FORGOTTEN_AFTER_S}
+            news = before is None or _content(before.report) != _content(report)
+        if news:
+            for listener in self._listeners:
+                listener()
+
+    def alive(self) -> tuple[ServerReport, ...]:
+        """Servers that reported within the last seconds, by name."""
+        with self._lock:
+            return self._alive(self._clock.monotonic())
+
+    def silent(self) -> tuple[ServerReport, ...]:
+        """Servers that reported some time ago, and no longer do."""
+        with self._lock:
+            now = self._clock.monotonic()
+            return tuple(heard.report for _, heard in sorted(self._heard.items()) if now - heard.at >= SILENT_AFTER_S)
+
+    @property
+    def alive_since(self) -> float:
+        """Unix seconds since which there has been at least one live server without a gap; 0 before the first."""
+        return self._alive_since or 0.0
+
+    def age_s(self, server: str) -> float | None:
+        """Seconds since this server reported, None when it never did."""
+        with self._lock:
+            heard = self._heard.get(server)
+            return None if heard is None else self._clock.monotonic() - heard.at
+
+    def _alive(self, now: float) -> tuple[ServerReport, ...]:
+        return tuple(heard.report for _, heard in sorted(self._heard.items()) if now - heard.at < SILENT_AFTER_S)
+
+
+def _content(report: ServerReport) -> tuple[object, ...]:
+    return report.table_revision, report.backends, report.pid
