@@ -1,0 +1,25 @@
+"""The dialects that callers speak, as pure functions between bytes and arrays.
+
+`Signature` is a loaded model as its callers see it, compiled once. `read_infer` and `write_infer` speak the Open Inference
+Protocol V2 with its binary tensor data, classification and schedule policy extensions; `read_v1`/`write_v1` and
+`read_mlflow`/`write_mlflow` the two older dialects. `write_error` is the one place where an error gets its status here.
+"""
+
+from modelyard.inference.protocol.answers import write_infer
+from modelyard.inference.protocol.errors import STATUS, status_of, write_error
+from modelyard.inference.protocol.reading import parse_json_size, read_infer
+from modelyard.inference.protocol.request import Encoded, InferRequest, Wanted
+from modelyard.inference.protocol.signature import Signature
+
+__all__ = [
+    "STATUS",
+    "Encoded",
+    "InferRequest",
+    "Signature",
+    "Wanted",
+    "parse_json_size",
+    "read_infer",
+    "status_of",
+    "write_error",
+    "write_infer",
+]
