@@ -68,8 +68,8 @@ def guard(data: bytes, *, max_depth: int = 32, max_digits: int = 19, allow_nan: 
     """Refuse what parsers let through though readers may disagree about it.
 
     That is: bytes that are no UTF-8, escapes of half a surrogate pair, `NaN` and `Infinity` (unless `allow_nan`),
-    nesting deeper than `max_depth`, whole parts of more than `max_digits` digits, and objects with a key twice, at any level and
-    however the key is written.
+    nesting deeper than `max_depth`, whole parts of more than `max_digits` digits, and objects with a key
+    twice, at any level and however the key is written.
 
     Raises:
         StrictJsonError: as said.

@@ -7,6 +7,7 @@ Both listeners use it: the data plane by a `Handler` that gets whole requests, t
     await listener.close()
 """
 
+from modelyard.foundation.http.asgi import AsgiHandler
 from modelyard.foundation.http.body import BodyStream
 from modelyard.foundation.http.edge import AccessLog, EdgeSettings
 from modelyard.foundation.http.exchange import Handler, Reply, Request
@@ -20,6 +21,7 @@ from modelyard.foundation.http.wire import HeaderLines, header_lines
 
 __all__ = [
     "AccessLog",
+    "AsgiHandler",
     "BodyStream",
     "EdgeLimits",
     "EdgeSettings",

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
-from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.edge import BodyIncomplete, EdgeError, ReceiptDeadline
 from modelyard.foundation.http.body import BodyReader, BodyStream, ChunkedBody, SizedBody, WholeBody, inflate
 from modelyard.foundation.http.edge import Edge
@@ -357,7 +356,7 @@ class Connection(asyncio.Protocol):
             if not reply.is_finished:
                 self.abort()
             return
-        self._answer_error(reply, 500, InternalError("the request could not be answered"), close=False)
+        reply.refuse(500, InternalError("the request could not be answered"))
 
     # -- answering
 
@@ -501,14 +500,8 @@ class Connection(asyncio.Protocol):
             method = self._head.method if self._head is not None else "GET"
             reply = Reply(self, _unread_head(method), number)
             self._replies.append(reply)
-        self._answer_error(reply, refused.status, refused.error, close=True)
+        reply.refuse(refused.status, refused.error, close=True)
         reply.revoke()
-
-    def _answer_error(self, reply: Reply, status: int, error: ModelyardError, *, close: bool) -> None:
-        own = reply.head.request_id
-        request_id = own.decode() if own is not None else f"{self.edge.id_prefix}{reply.number:08x}"
-        content_type, body = self.edge.errors(status, error, request_id)
-        reply.send(status, body, content_type=content_type, close=close)
 
     # -- holding back
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from modelyard.domain.errors.base import ModelyardError
 from modelyard.foundation.http.body import BodyStream
 from modelyard.foundation.http.edge import Edge
 from modelyard.foundation.http.head import Head
@@ -179,6 +180,14 @@ class Reply:
         if head.method != "HEAD" and status not in BODILESS:
             data += body
         connection.complete(self, data)
+
+    def refuse(self, status: int, error: ModelyardError, *, close: bool = False) -> None:
+        """Answer with the listener's error document for `error`."""
+        edge = self._connection.edge
+        own = self.head.request_id
+        request_id = own.decode() if own is not None else f"{edge.id_prefix}{self.number:08x}"
+        content_type, body = edge.errors(status, error, request_id)
+        self.send(status, body, content_type=content_type, close=close)
 
     def start(
         self,
