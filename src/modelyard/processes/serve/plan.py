@@ -1,15 +1,78 @@
-"""What `serve` starts: the static routing table, the model servers, and isolated workers where the model needs one."""
+"""What `serve` starts: a static routing table, the model servers, and an isolated worker where the model needs one."""
 
-from __future__ import annotations
+from pathlib import Path
+from typing import Any
 
-from typing import TYPE_CHECKING
+import msgspec
 
 from modelyard.domain.contract import Isolation, ServingPackage
-from modelyard.domain.routing import Backend, Batching, RoutingTable, ServiceRoute
+from modelyard.domain.routing import Backend, RoutingTable, ServiceRoute
 from modelyard.foundation.documents import to_json
 from modelyard.foundation.supervision import ChildSpec
+from modelyard.processes.edge_rules import Exposure
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from modelyard.processes.serve.session import ServeOptions
+def plan(
+    name: str, package: ServingPackage, directory: Path, *, exposure: Exposure, servers: int, fd: int
+) -> tuple[ChildSpec, ...]:
+    """Children that serve `package` as `name` on the listening socket `fd`; their files lie beside `directory`."""
+    place = directory.parent
+    workers: list[ChildSpec] = []
+    sockets: tuple[str, ...] = ()
+    if package.isolation is Isolation.PROCESS:
+        socket = place / "worker.sock"
+        config = {"package": str(directory), "socket": str(socket), "title": f"modelyard: model-worker {name} 0"}
+        workers.append(_child("model-worker-0", "model_worker", config, place=place))
+        sockets = (str(socket),)
+    route = ServiceRoute(
+        name=name,
+        revision=1,
+        isolation=package.isolation,
+        backends=(
+            Backend(
+                model=name,
+                version="1",
+                digest=package.digest,
+                package=str(directory),
+                revision=1,
+                workers=sockets,
+            ),
+        ),
+    )
+    table = place / "table.json"
+    table.write_bytes(to_json(RoutingTable(revision=1, services=(route,))))
+    shared: dict[str, Any] = {
+        "table": {"static": str(table)},
+        "fds": [fd],
+        "metrics": str(place / "metrics"),
+        "hosts": [*exposure.allowed_hosts, *_own_hosts(exposure.host)],
+        "trusted_proxies": list(exposure.trusted_proxies),
+        "log_level": "warning",
+    }
+    if exposure.tls_cert:
+        shared["tls"] = {"certificate": exposure.tls_cert, "key": exposure.tls_key}
+    (place / "metrics").mkdir(exist_ok=True)
+    return (
+        *workers,
+        *(
+            _child(
+                f"model-server-{index}",
+                "model_server",
+                {"id": f"model-server-{index}", "index": index, **shared},
+                place=place,
+                fds=(fd,),
+            )
+            for index in range(servers)
+        ),
+    )
+
+
+def _own_hosts(host: str) -> list[str]:
+    """The address that was chosen is a name that requests may use; a wildcard is none."""
+    return [] if host in {"0.0.0.0", "::"} else [host]  # noqa: S104  (a comparison, not a bind)
+
+
+def _child(name: str, module: str, config: dict[str, Any], *, place: Path, fds: tuple[int, ...] = ()) -> ChildSpec:
+    path = place / f"{name}.json"
+    path.write_bytes(msgspec.json.encode(config))
+    return ChildSpec(name=name, module=f"modelyard.processes.{module}", arguments=("--config", str(path)), fds=fds)

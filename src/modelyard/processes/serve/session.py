@@ -26,7 +26,7 @@ from modelyard.foundation.supervision import Child, Supervisor
 from modelyard.inspection import Inspection, InspectionPolicy, inspect_bundle
 from modelyard.processes.edge_rules import Exposure, require_safe
 from modelyard.processes.serve.golden import ask_golden, curl_of
-from modelyard.processes.serve.plan import server_specs, worker_specs, write_table
+from modelyard.processes.serve.plan import plan
 from modelyard.processes.serve.received import name_of, received_files
 
 DEFAULT_PORT: Final = 8080
@@ -158,14 +158,10 @@ async def _run(
     with closing(listener):
         port = listener.getsockname()[1]
         base = f"{exposure.scheme}://{url_host(exposure.host)}:{port}"
-        workers = worker_specs(options.name, package, directory)
-        table = write_table(options.name, package, directory, workers=workers)
-        servers = server_specs(options, table, directory, fd=listener.fileno())
+        specs = plan(options.name, package, directory, exposure=exposure, servers=options.workers, fd=listener.fileno())
         try:
-            for spec in (*workers, *servers):
-                supervisor.start(spec)
-            for child in supervisor.children:
-                await supervisor.started(child, timeout_s=_START_TIMEOUT_S)
+            for spec in specs:
+                await supervisor.started(supervisor.start(spec), timeout_s=_START_TIMEOUT_S)
             answer = await asyncio.to_thread(ask_golden, base, options.name, package, tls_cert=exposure.tls_cert)
             narrator.serving(
                 Served(
