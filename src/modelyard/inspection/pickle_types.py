@@ -2,7 +2,7 @@
 
 Both sides read it: the static walk (`weights/pickles.py`, in the parent, which never loads anything) and the restricted
 unpickler of the convert child. It holds types, and the few functions that rebuild a value from its parts; nothing in it
-opens files, starts programs, imports by name, or takes a callable from the file and calls it on its own. An entry is
+opens files, starts programs, imports by name, or calls a callable that is not of this table itself. An entry is
 exact: no dotted names, no prefixes, no submodules, so that a new release of a library adds nothing by itself.
 """
 
@@ -17,11 +17,14 @@ LANGUAGE: Final[Mapping[str, str]] = {
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",
     "fractions": "Fraction",
+    "functools": "partial",
 }
 """Values of the language itself."""
 
 ARRAYS: Final[Mapping[str, str]] = {
+    "scipy._lib.array_api_compat.numpy._aliases": "asarray",
     "numpy": (
+        "amax amin argmax argmin asarray max mean median min prod std sum var "
         "bool bool_ complex128 complex64 dtype float16 float32 float64 int16 int32 int64 int8 intc "
         "longlong matrix nan ndarray object_ str_ bytes_ uint16 uint32 uint64 uint8 datetime64 "
         "timedelta64 longdouble abs absolute add arccos arccosh arcsin arcsinh arctan arctanh cbrt ceil "
@@ -37,6 +40,7 @@ ARRAYS: Final[Mapping[str, str]] = {
         "BoolDType Float16DType Float32DType Float64DType Int16DType Int32DType Int64DType Int8DType "
         "ObjectDType StrDType StringDType UInt16DType UInt32DType UInt64DType UInt8DType"
     ),
+    "numpy.ma": "MaskedArray",
     "numpy.ma.core": "MaskedArray _mareconstruct",
     "numpy.random": "Generator RandomState",
     "numpy.random._generator": "Generator",
@@ -89,7 +93,7 @@ ESTIMATORS: Final[Mapping[str, str]] = {
     "sklearn.cluster._dbscan": "DBSCAN",
     "sklearn.cluster._feature_agglomeration": "AgglomerationTransform",
     "sklearn.cluster._hdbscan.hdbscan": "HDBSCAN",
-    "sklearn.cluster._kmeans": "KMeans MiniBatchKMeans _BaseKMeans",
+    "sklearn.cluster._kmeans": "KMeans MiniBatchKMeans _BaseKMeans _kmeans_single_elkan _kmeans_single_lloyd",
     "sklearn.cluster._mean_shift": "MeanShift",
     "sklearn.cluster._optics": "OPTICS",
     "sklearn.cluster._spectral": "SpectralClustering",
@@ -197,6 +201,10 @@ ESTIMATORS: Final[Mapping[str, str]] = {
     "sklearn.manifold._mds": "MDS",
     "sklearn.manifold._spectral_embedding": "SpectralEmbedding",
     "sklearn.manifold._t_sne": "TSNE",
+    "sklearn.metrics._classification": (
+        "accuracy_score balanced_accuracy_score brier_score_loss cohen_kappa_score f1_score fbeta_score hamming_loss "
+        "hinge_loss jaccard_score log_loss matthews_corrcoef precision_score recall_score zero_one_loss"
+    ),
     "sklearn.metrics._dist_metrics": (
         "BrayCurtisDistance32 BrayCurtisDistance64 CanberraDistance32 CanberraDistance64 "
         "ChebyshevDistance ChebyshevDistance32 ChebyshevDistance64 DiceDistance32 DiceDistance64 "
@@ -209,6 +217,12 @@ ESTIMATORS: Final[Mapping[str, str]] = {
         "RussellRaoDistance64 SEuclideanDistance SEuclideanDistance32 SEuclideanDistance64 "
         "SokalMichenerDistance32 SokalMichenerDistance64 SokalSneathDistance32 SokalSneathDistance64 "
         "__pyx_unpickle_DistanceMetric newObj"
+    ),
+    "sklearn.metrics._ranking": "average_precision_score ndcg_score roc_auc_score top_k_accuracy_score",
+    "sklearn.metrics._regression": (
+        "d2_absolute_error_score explained_variance_score max_error mean_absolute_error mean_absolute_percentage_error "
+        "mean_gamma_deviance mean_pinball_loss mean_poisson_deviance mean_squared_error mean_squared_log_error "
+        "median_absolute_error r2_score root_mean_squared_error root_mean_squared_log_error"
     ),
     "sklearn.metrics._scorer": "_PassthroughScorer _Scorer",
     "sklearn.mixture._base": "BaseMixture",
@@ -271,6 +285,7 @@ ESTIMATORS: Final[Mapping[str, str]] = {
     "sklearn.tree._utils": "PytestWeightedFenwickTree WeightedFenwickTree",
     "sklearn.utils": "Bunch",
     "sklearn.utils._bunch": "Bunch",
+    "sklearn.utils.validation": "check_array",
 }
 """scikit-learn: estimators, and the private types that they keep their state in."""
 

@@ -4,17 +4,15 @@ from pathlib import Path
 
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.uploads import UploadRefused
-from modelyard.foundation import strict_json
+from modelyard.foundation.strict_json import StrictJsonError, loads
 from modelyard.inspection.policy import InspectionPolicy
 
 
 def read_json(data: bytes, *, what: str, policy: InspectionPolicy, refused: type[UploadRefused]) -> object:
     """The value of `data`: UTF-8, no duplicate keys, no NaN, bounded depth and digits (RFC 8259, I-JSON)."""
     try:
-        return strict_json.loads(
-            data, max_depth=policy.json_depth, max_digits=policy.json_int_digits, max_bytes=max(len(data), 1)
-        )
-    except (ValueError, RecursionError) as error:
+        return loads(data, max_depth=policy.json_depth, max_digits=policy.json_int_digits, max_bytes=max(len(data), 1))
+    except StrictJsonError as error:
         raise refused(f"{what} is not strict JSON: {error}", hint="check it with any JSON validator") from error
 
 

@@ -50,7 +50,8 @@ def read_safetensors(data: Octets, policy: InspectionPolicy) -> Mapping[str, Ten
     length = cursor.u64()
     if length > policy.safetensors_header_bytes or length > cursor.left:
         raise WeightsFormat(
-            f"the header states {length} bytes, {cursor.left} follow, at most {policy.safetensors_header_bytes} are read",
+            f"the header states {length} bytes, {cursor.left} follow, "
+            f"at most {policy.safetensors_header_bytes} are read",
             hint=_HINT,
         )
     header = cursor.take(length)

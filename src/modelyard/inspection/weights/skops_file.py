@@ -9,7 +9,7 @@ from typing import Final
 
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.uploads import TypeNotAllowed, WeightsFormat, WeightsUnsafe
-from modelyard.foundation import strict_json
+from modelyard.foundation.strict_json import StrictJsonError, loads
 from modelyard.inspection.archives.zip_directory import ZipMember, read_directory
 from modelyard.inspection.archives.zip_file import require_bounded, unpacked
 from modelyard.inspection.names import points_elsewhere
@@ -23,7 +23,8 @@ _DEPTH: Final = 400
 _LOADERS: Final = frozenset({
     "ObjectNode", "DictNode", "DefaultDictNode", "ListNode", "SetNode", "TupleNode", "BytesNode", "BytearrayNode",
     "SliceNode", "FunctionNode", "TypeNode", "JsonNode", "NdArrayNode", "MaskedArrayNode", "DTypeNode",
-    "RandomStateNode", "RandomGeneratorNode", "SparseMatrixNode", "LossNode", "TreeNode", "CachedNode", "ConstructorFromReduceNode",
+    "RandomStateNode", "RandomGeneratorNode", "SparseMatrixNode", "LossNode", "TreeNode", "CachedNode",
+    "ConstructorFromReduceNode", "PartialNode",
 })  # fmt: skip
 _PLAIN_TYPES: Final = frozenset({
     ("numpy", "ufunc"), ("builtins", "str"), ("builtins", "NoneType"), ("builtins", "type"), ("builtins", "function"),
@@ -75,8 +76,8 @@ def _schema(data: Octets, members: Mapping[str, ZipMember]) -> dict[str, object]
         )
     text = b"".join(unpacked(data, member))
     try:
-        value = strict_json.loads(text, max_depth=_DEPTH, max_digits=40, max_bytes=_SCHEMA_BYTES)
-    except (ValueError, RecursionError) as error:
+        value = loads(text, max_depth=_DEPTH, max_digits=40, max_bytes=_SCHEMA_BYTES)
+    except StrictJsonError as error:
         raise WeightsFormat(f"schema.json is not strict JSON: {error}") from error
     if not isinstance(value, dict):
         raise WeightsFormat("schema.json is not an object")
@@ -118,5 +119,5 @@ def _require_array(data: Octets, name: str, member: ZipMember) -> None:
         raise WeightsFormat(f"member {quote(name)} is not a plain name")
     if name.endswith(".npy"):
         require_npy_member(data, member)
-    elif not name.endswith(".npz"):
-        raise WeightsFormat(f"member {quote(name)} is not an array")
+    elif not name.endswith((".npz", ".bin")):
+        raise WeightsFormat(f"member {quote(name)} is neither an array nor bytes")

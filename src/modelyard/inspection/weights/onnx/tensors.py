@@ -89,9 +89,13 @@ def _fields(data: Octets, start: int, end: int) -> _Read:
                 read.entries.append(_entry(data, one))
             case (14, 0):
                 read.location = one.value
-        if len(read.dims) > _RANK or len(read.entries) > _SMALL:
-            raise WeightsFormat("a tensor has too many dimensions or external-data keys", hint=_HINT)
+        _require_few(read)
     return read
+
+
+def _require_few(read: _Read) -> None:
+    if len(read.dims) > _RANK or len(read.entries) > _SMALL:
+        raise WeightsFormat("a tensor has too many dimensions or external-data keys", hint=_HINT)
 
 
 def _entry(data: Octets, span: Field) -> tuple[str, str]:
