@@ -9,6 +9,7 @@ from typing import Final
 from modelyard.control.deployments.reconciler import Pace, Reconciler
 from modelyard.control.deployments.service import Deployments, Wish
 from modelyard.control.deployments.store import TOPIC, Publish, routes
+from modelyard.control.deployments.view import Addresses
 from modelyard.foundation.registry import Registry
 from modelyard.ports.orchestrator import Orchestrator
 
@@ -17,4 +18,4 @@ ORCHESTRATORS: Final = Registry[Orchestrator](
     builtin={"local": "modelyard.integrations.orchestrators.local:LocalOrchestrator"},
 )
 
-__all__ = ["ORCHESTRATORS", "TOPIC", "Deployments", "Pace", "Publish", "Reconciler", "Wish", "routes"]
+__all__ = ["ORCHESTRATORS", "TOPIC", "Addresses", "Deployments", "Pace", "Publish", "Reconciler", "Wish", "routes"]

@@ -1,6 +1,7 @@
 """What the API says of services and revisions, as plain JSON, with why it is so."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from modelyard.control.deployments.plan import status_of
@@ -9,6 +10,13 @@ from modelyard.control.deployments.store import Stored, moment
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.routing import ServerReport
 from modelyard.foundation.documents import to_plain
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """What answers print: the base URL of the inference listener."""
+
+    inference_url: str
 
 
 def service_document(stored: Stored, *, servers: Sequence[ServerReport], inference_url: str) -> dict[str, Any]:

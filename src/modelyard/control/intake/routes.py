@@ -30,8 +30,12 @@ router = APIRouter(tags=["uploads"])
 _BLOCK: Final = 1 << 20
 _PING_S: Final = 15.0
 
-ModelName = Annotated[str, Path(pattern=NAME, max_length=63, description="The model that gets a new version.")]
-UploadId = Annotated[str, Path(pattern="^upl_[0-9a-z]{22}$", description="As given when the upload began.")]
+ModelName = Annotated[
+    str, Path(alias="model", pattern=NAME, max_length=63, description="The model that gets a new version.")
+]
+UploadId = Annotated[
+    str, Path(alias="upload", pattern="^upl_[0-9a-z]{22}$", description="As given when the upload began.")
+]
 Project = Annotated[str | None, Query(pattern=NAME, max_length=63, description="The project; default: the caller's.")]
 Name = Annotated[str | None, Query(pattern=NAME, max_length=63)]
 _MULTIPART: Final = {
@@ -54,7 +58,7 @@ _MULTIPART: Final = {
 }
 
 
-@router.post("/models/{name}/versions", status_code=201, openapi_extra=_MULTIPART)
+@router.post("/models/{model}/versions", status_code=201, openapi_extra=_MULTIPART)
 async def upload_version(
     request: Request,
     name: ModelName,
@@ -106,7 +110,7 @@ def create_upload(request: Request, body: NewUpload, *, project: Project = None)
     return JSONResponse(desk.document(who, upload_id), 201, headers)
 
 
-@router.get("/uploads/{upload_id}")
+@router.get("/uploads/{upload}")
 async def show_upload(
     request: Request, upload_id: UploadId, *, accept: Annotated[str, Header(max_length=500)] = ""
 ) -> Response:
@@ -120,14 +124,14 @@ async def show_upload(
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-@router.head("/uploads/{upload_id}")
+@router.head("/uploads/{upload}")
 def upload_offset(request: Request, upload_id: UploadId) -> Response:
     """Where an unfinished upload stands: `Upload-Offset` and `Upload-Length`."""
     upload = parts_of(request).get(UploadDesk).resumable(caller(request), upload_id)
     return Response(status_code=204, headers=_offset_headers(upload, upload.offset))
 
 
-@router.patch("/uploads/{upload_id}", status_code=204)
+@router.patch("/uploads/{upload}", status_code=204)
 async def append_upload(
     request: Request, upload_id: UploadId, *, upload_offset: Annotated[int, Header(ge=0, le=1 << 50)]
 ) -> Response:
@@ -150,7 +154,7 @@ async def append_upload(
     return Response(status_code=204, headers=_offset_headers(upload, offset))
 
 
-@router.post("/uploads/{upload_id}/finish", status_code=202)
+@router.post("/uploads/{upload}/finish", status_code=202)
 def finish_upload(request: Request, upload_id: UploadId) -> Response:
     """All bytes are there: have them checked."""
     desk, who = parts_of(request).get(UploadDesk), caller(request)
@@ -158,7 +162,7 @@ def finish_upload(request: Request, upload_id: UploadId) -> Response:
     return JSONResponse(desk.document(who, upload_id), 202, {"Location": f"/api/v1/uploads/{upload_id}"})
 
 
-@router.delete("/uploads/{upload_id}", status_code=204)
+@router.delete("/uploads/{upload}", status_code=204)
 def abandon_upload(request: Request, upload_id: UploadId) -> Response:
     """Give an unfinished upload up; its bytes are removed."""
     parts_of(request).get(UploadDesk).abandon(caller(request), upload_id)

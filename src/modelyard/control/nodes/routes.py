@@ -21,8 +21,8 @@ def list_nodes(request: Request) -> dict[str, Any]:
     return {"items": node_documents(parts_of(request).get(Board)), "next_cursor": None}
 
 
-@router.get("/nodes/{name}")
-def show_node(request: Request, name: Annotated[str, Path(max_length=255)]) -> dict[str, Any]:
+@router.get("/nodes/{node}")
+def show_node(request: Request, name: Annotated[str, Path(alias="node", max_length=255)]) -> dict[str, Any]:
     """One machine."""
     require_everywhere(caller(request), Verb.READ)
     for node in node_documents(parts_of(request).get(Board)):

@@ -1,0 +1,139 @@
+"""Services over HTTP. A wish is answered 202 at once; how far it came is at the service's address."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from modelyard.control.deployments import store
+from modelyard.control.deployments.schemas import NAME, NewService, RollbackBody, ServiceBody
+from modelyard.control.deployments.service import Deployments, Wish
+from modelyard.control.deployments.store import Stored
+from modelyard.control.deployments.view import Addresses, revision_document, service_document
+from modelyard.control.identity import caller, reach_of
+from modelyard.control.nodes import Board
+from modelyard.control.records import DEFAULT_LIMIT, MAX_LIMIT, cut, keep, parts_of, read_cursor, recall
+from modelyard.control.records import Answer as Remembered
+from modelyard.foundation.documents import to_json
+
+router = APIRouter(tags=["services"])
+ServiceName = Annotated[str, Path(pattern=NAME, max_length=63)]
+Project = Annotated[str | None, Query(pattern=NAME, max_length=63, description="The project; default: the caller's.")]
+IfMatch = Annotated[str | None, Header(max_length=500)]
+
+
+@router.get("/services")
+def list_services(request: Request, *, project: Project = None) -> dict[str, Any]:
+    """All services that the caller may see."""
+    deployments = parts_of(request).get(Deployments)
+    with deployments.database.read() as tx:
+        found = store.find_all(tx, reach=reach_of(caller(request)), project=project)
+    return {"items": [_document(request, stored) for stored in found], "next_cursor": None}
+
+
+@router.post("/services", status_code=202)
+def create_service(
+    request: Request,
+    body: NewService,
+    *,
+    project: Project = None,
+    idempotency_key: Annotated[str | None, Header(max_length=128)] = None,
+    if_match: IfMatch = None,
+) -> Response:
+    """Create a service or change it; the same wish twice is one. 202, and `Location` says where to look."""
+    who = caller(request)
+    wish = body.wish(body.name, body.project or project or who.project)
+    return _apply(request, wish, idempotency_key=idempotency_key, if_match=if_match)
+
+
+@router.put("/services/{service}", status_code=202)
+def put_service(
+    request: Request, service: ServiceName, body: ServiceBody, *, project: Project = None, if_match: IfMatch = None
+) -> Response:
+    """Create a service or change it, by name."""
+    wish = body.wish(service, project or caller(request).project)
+    return _apply(request, wish, idempotency_key=None, if_match=if_match)
+
+
+@router.get("/services/{service}")
+def show_service(request: Request, service: ServiceName, *, project: Project = None) -> Response:
+    """A service: what was asked, what answers, how far it is and why, and what every server says."""
+    who = caller(request)
+    stored = parts_of(request).get(Deployments).find(who, project or who.project, service)
+    return JSONResponse(_document(request, stored), headers={"ETag": stored.etag})
+
+
+@router.delete("/services/{service}", status_code=202)
+def delete_service(
+    request: Request, service: ServiceName, *, project: Project = None, if_match: IfMatch = None
+) -> Response:
+    """Take a service away: no new requests from now on, what is under way is answered. Its history stays."""
+    who = caller(request)
+    parts_of(request).get(Deployments).delete(who, project or who.project, service, if_match=if_match)
+    return Response(status_code=202)
+
+
+@router.get("/services/{service}/revisions")
+def list_revisions(
+    request: Request,
+    service: ServiceName,
+    *,
+    project: Project = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+) -> dict[str, Any]:
+    """Every change of a service, newest first: who wanted it, why, and what became of it."""
+    who, deployments = caller(request), parts_of(request).get(Deployments)
+    place = project or who.project
+    deployments.find(who, place, service)
+    before = None if cursor is None else read_cursor(cursor, kinds=(int,))[0]
+    with deployments.database.read() as tx:
+        found = store.list_revisions(
+            tx, place, service, before=before if isinstance(before, int) else None, limit=limit + 1
+        )
+    page = cut(found, limit=limit, position=lambda revision: (revision.number,))
+    return page.document(revision_document)
+
+
+@router.post("/services/{service}/rollback", status_code=202)
+def roll_back(
+    request: Request,
+    service: ServiceName,
+    body: Annotated[RollbackBody, Body(default_factory=RollbackBody)],
+    *,
+    project: Project = None,
+) -> Response:
+    """Let an earlier revision answer again, as a new revision of its own."""
+    who = caller(request)
+    place = project or who.project
+    deployments = parts_of(request).get(Deployments)
+    stored = deployments.roll_back(who, place, service, to=body.revision, why=body.why)
+    return _accepted(_document(request, stored), stored.etag)
+
+
+def _apply(request: Request, wish: Wish, *, idempotency_key: str | None, if_match: str | None) -> Response:
+    who, deployments = caller(request), parts_of(request).get(Deployments)
+    asked = to_json((request.method, request.url.path, wish))
+    with deployments.database.read() as tx:
+        before = recall(tx, owner=who.owner, key=idempotency_key, request=asked)
+    if before is not None:
+        return _accepted(dict(before.document), None)
+    stored, how = deployments.apply(who, wish, if_match=if_match)
+    document = {**_document(request, stored), "chosen": how}
+    if idempotency_key is not None:  # the wish itself is idempotent, so a crash before this line does no harm
+        with deployments.database.begin() as tx:
+            if recall(tx, owner=who.owner, key=idempotency_key, request=asked) is None:
+                keep(tx, owner=who.owner, key=idempotency_key, request=asked, answer=Remembered(202, document))
+    return _accepted(document, stored.etag)
+
+
+def _accepted(document: dict[str, Any], etag: str | None) -> Response:
+    where = f"/api/v1/services/{document['name']}?project={document['project']}"
+    headers = {"Location": where} | ({} if etag is None else {"ETag": etag})
+    return JSONResponse(document, 202, headers)
+
+
+def _document(request: Request, stored: Stored) -> dict[str, Any]:
+    parts = parts_of(request)
+    servers = parts.get(Board).alive()
+    return service_document(stored, servers=servers, inference_url=parts.get(Addresses).inference_url)

@@ -1,0 +1,111 @@
+"""Bodies of the service routes."""
+
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from modelyard.control.deployments.service import MOST_REPLICAS, Wish
+from modelyard.domain.contract import Isolation
+from modelyard.domain.names import NAME_PATTERN
+from modelyard.domain.routing import Batching, Limits
+from modelyard.domain.service import Replicas
+
+NAME: Final = f"^{NAME_PATTERN}$"
+Name = Annotated[str, Field(pattern=NAME, max_length=63)]
+
+
+class ReplicasBody(BaseModel):
+    """How many isolated workers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min: int = Field(default=1, ge=1, le=MOST_REPLICAS)
+    max: int | None = Field(default=None, ge=1, le=MOST_REPLICAS, description="Without it, as many as `min`.")
+
+
+class LimitsBody(BaseModel):
+    """Bounds of the service; what is left out is the server's default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    requests_per_s: float | None = Field(default=None, gt=0, le=1e9)
+    deadline_ms: int | None = Field(default=None, ge=1, le=86_400_000)
+    max_in_flight: int | None = Field(default=None, ge=1, le=1_000_000)
+
+
+class BatchingBody(BaseModel):
+    """How far requests are gathered into one run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_size: int = Field(default=64, ge=1, le=65_536)
+    max_wait_ms: float = Field(default=0.0, ge=0, le=10_000)
+
+
+class ServiceBody(BaseModel):
+    """What a service is to be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name = Field(description="A model of the library.")
+    version: Name | None = Field(
+        default=None, description="Its version; without it and `alias`, the champion or newest."
+    )
+    alias: Name | None = Field(default=None, description="Its alias; resolved now and recorded.")
+    target: Name = Field(default="local", description="The orchestrator.")
+    owner: str = Field(default="", max_length=63)
+    replicas: ReplicasBody | Annotated[int, Field(ge=1, le=MOST_REPLICAS)] | None = None
+    isolation: Isolation | None = Field(default=None, description="shared or process; default: the least it needs.")
+    limits: LimitsBody = LimitsBody()
+    batching: BatchingBody = BatchingBody()
+    why: str = Field(default="", max_length=500, description="Why, for history.")
+    retry: bool = Field(default=False, description="Try a version again that did not become ready before.")
+
+    def wish(self, name: str, project: str) -> Wish:
+        """The same in the terms of the service."""
+        limits, batching = self.limits, self.batching
+        return Wish(
+            name=name,
+            project=project,
+            model=self.model,
+            version=self.version,
+            alias=self.alias,
+            target=self.target,
+            owner=self.owner,
+            replicas=_replicas(self.replicas),
+            isolation=self.isolation,
+            limits=Limits(
+                requests_per_s=limits.requests_per_s,
+                deadline_ms=limits.deadline_ms,
+                max_in_flight=limits.max_in_flight,
+            ),
+            batching=Batching(max_size=batching.max_size, max_wait_ms=batching.max_wait_ms),
+            why=self.why,
+            retry=self.retry,
+        )
+
+
+class NewService(ServiceBody):
+    """A service with its name."""
+
+    name: Name
+    project: Name | None = Field(default=None, description="Default: the caller's own, or `?project=`.")
+
+
+class RollbackBody(BaseModel):
+    """Where to go back to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    revision: int | None = Field(default=None, ge=1, le=1 << 31, description="Without it, the last that was good.")
+    why: str = Field(default="", max_length=400)
+
+
+def _replicas(body: ReplicasBody | int | None) -> Replicas | None:
+    match body:
+        case None:
+            return None
+        case int():
+            return Replicas(min=body, max=body)
+        case _:
+            return Replicas(min=body.min, max=body.min if body.max is None else body.max)

@@ -1,0 +1,102 @@
+"""What model servers ask of the control plane: the routing table by long poll, and a place for their reports.
+
+A small ASGI application of its own, served on a Unix socket that only this user can open; it asks for no key.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+
+from modelyard.control.nodes import Board
+from modelyard.control.traffic.feed import TableFeed
+from modelyard.domain.routing import ServerReport
+from modelyard.foundation.documents import from_json
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_REPORT: Final = re.compile(r"/internal/v1/servers/([A-Za-z0-9._-]{1,128})/report")
+_LONGEST_WAIT_S: Final = 60.0
+_MAX_REPORT_BYTES: Final = 8 << 20
+
+
+class InternalApp:
+    """The application. Paths: `GET /internal/v1/table?after=N&wait_s=S`, `POST /internal/v1/servers/{id}/report`."""
+
+    def __init__(self, feed: TableFeed, board: Board) -> None:
+        self._feed = feed
+        self._board = board
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        method, path = scope["method"], scope["path"]
+        report = _REPORT.fullmatch(path)
+        if method == "GET" and path == "/internal/v1/table":
+            await self._table(scope, send)
+        elif method == "POST" and report is not None:
+            await self._report(report[1], receive, send)
+        elif method == "GET" and path == "/healthz":
+            await _answer(send, 204)
+        else:
+            await _answer(send, 404)
+
+    async def _table(self, scope: Scope, send: Send) -> None:
+        query = parse_qs(scope.get("query_string", b"").decode("ascii", "replace"))
+        try:
+            after = int(query.get("after", ["0"])[0])
+            wait_s = min(max(float(query.get("wait_s", ["0"])[0]), 0.0), _LONGEST_WAIT_S)
+        except ValueError:
+            await _answer(send, 400)
+            return
+        newest = await self._feed.after(after, wait_s=wait_s)
+        if newest is None:
+            await _answer(send, 304)
+        else:
+            await _answer(send, 200, newest[1])
+
+    async def _report(self, server: str, receive: Receive, send: Send) -> None:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            if len(body) > _MAX_REPORT_BYTES:
+                await _answer(send, 413)
+                return
+            if not message.get("more_body", False):
+                break
+        try:
+            report = from_json(bytes(body), ServerReport)
+        except msgspec.MsgspecError:
+            await _answer(send, 400)
+            return
+        if report.server != server:
+            await _answer(send, 400)
+            return
+        self._board.take(report)
+        await _answer(send, 204)
+
+
+async def _answer(send: Send, status: int, body: bytes = b"") -> None:
+    headers = [(b"cache-control", b"no-store")]
+    if status not in (204, 304):
+        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

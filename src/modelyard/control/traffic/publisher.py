@@ -1,0 +1,74 @@
+"""Make the routing table out of services and keys, and publish it when it is another one than before.
+
+A table is written in the unit of work that changed what it is made of, so there is never a service that is live in the
+records and unknown to the newest table. Its revision counts up and is never used twice, also after a restart: servers never take an older
+one, so it also passes what they hold when records were restored from a backup.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import delete, insert, select
+
+from modelyard.control.deployments import routes
+from modelyard.control.identity import published_keys
+from modelyard.control.nodes import Board
+from modelyard.control.records import Database, Transaction
+from modelyard.control.traffic.tables import routing_tables
+from modelyard.domain.routing import RoutingTable
+from modelyard.foundation.documents import from_json, to_json
+
+TOPIC: Final = "table"
+_KEPT: Final = 200
+
+
+class Publisher:
+    """Publishes routing tables. `packages` is the directory of all packages."""
+
+    def __init__(self, *, packages: Path, auth_required: bool, board: Board) -> None:
+        self._board = board
+        self._packages = str(packages)
+        self._auth_required = auth_required
+
+    def __call__(self, tx: Transaction) -> int:
+        """The revision of the table that follows from the records; a new one only when something is different."""
+        newest = latest(tx)
+        made = RoutingTable(
+            revision=0 if newest is None else newest[0],
+            services=routes(tx, packages=self._packages),
+            keys=published_keys(tx) if self._auth_required else (),
+            auth_required=self._auth_required,
+        )
+        known = self._highest_known()
+        if newest is not None and to_json(made) == newest[1] and known <= newest[0]:
+            return newest[0]
+        made = replace(made, revision=max(made.revision, known) + 1)
+        tx.execute(insert(routing_tables).values(revision=made.revision, document=to_json(made), at=tx.now))
+        tx.execute(delete(routing_tables).where(routing_tables.c.revision <= made.revision - _KEPT))
+        tx.wake(TOPIC)
+        return made.revision
+
+    def refresh(self, database: Database) -> None:
+        """Publish what changed without us: a key that was made, revoked or ran out. Cheap when nothing did."""
+        with database.read() as tx:
+            newest = latest(tx)
+            if newest is not None:
+                present = from_json(newest[1], RoutingTable)
+                keys = published_keys(tx) if self._auth_required else ()
+                same = present.keys == keys and present.auth_required == self._auth_required
+                if same and self._highest_known() <= present.revision:
+                    return
+        with database.begin() as tx:
+            self(tx)
+
+    def _highest_known(self) -> int:
+        """The newest table that a server holds; newer than ours after records were restored from a backup."""
+        return max((report.table_revision for report in self._board.alive()), default=0)
+
+
+def latest(tx: Transaction) -> tuple[int, bytes] | None:
+    """Revision and JSON of the table in force; None before the first."""
+    query = select(routing_tables.c.revision, routing_tables.c.document)
+    row = tx.execute(query.order_by(routing_tables.c.revision.desc()).limit(1)).first()
+    return None if row is None else (row.revision, row.document)
