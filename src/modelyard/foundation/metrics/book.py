@@ -165,7 +165,8 @@ class Book:
         """Let go of the file; what was counted stays in it."""
         if self._fd < 0:
             return
-        os.close(self._fd)  # the mapping lives on for counters that are still held
+        fcntl.flock(self._fd, fcntl.LOCK_UN)  # the mapping keeps the file open for counters that are still held
+        os.close(self._fd)
         self._fd = -1
 
     def _series(self, family: Family, labels: tuple[str, ...]) -> "tuple[memoryview[float], int]":

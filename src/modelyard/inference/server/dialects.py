@@ -1,4 +1,4 @@
-"""The dialects a prediction may be asked for in: V2, V1, MLflow. Each reads a body and writes an answer."""
+"""The dialects a prediction may be asked for in. Each reads a body and writes an answer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,19 +6,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelyard.domain.errors.inference import BadBinary
-from modelyard.inference.protocol import (
-    Encoded,
-    InferRequest,
-    Signature,
-    read_infer,
-    write_infer,
-)
+from modelyard.inference.protocol import Encoded, InferRequest, Signature, parse_json_size, read_infer, write_infer
 from modelyard.inference.server.call import InferCall
 
 Array = np.ndarray[Any, Any]
 Fields = Mapping[bytes, bytes]
-_MOST_DIGITS: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +24,7 @@ class Dialect:
 
 def _read_v2(body: bytes, fields: Fields, signature: Signature) -> InferRequest:
     size = fields.get(b"inference-header-content-length")
-    return read_infer(body, json_size=None if size is None else _json_size(size), signature=signature)
-
-
-def _json_size(value: bytes) -> int:
-    if not value.isdigit() or len(value) > _MOST_DIGITS:
-        raise BadBinary(
-            "Inference-Header-Content-Length is not a number of bytes", hint="send the size of the JSON part"
-        )
-    return int(value)
+    return read_infer(body, json_size=None if size is None else parse_json_size(size), signature=signature)
 
 
 def _write_v2(call: InferCall, outputs: Mapping[str, Array]) -> Encoded:
@@ -56,5 +40,3 @@ def _write_v2(call: InferCall, outputs: Mapping[str, Array]) -> Encoded:
 
 
 V2: Final = Dialect(("application/json", "application/octet-stream"), _read_v2, _write_v2)
-V1: Final = V2
-MLFLOW: Final = V2

@@ -11,10 +11,10 @@ from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.metrics import Group, render
 from modelyard.foundation.metrics.exposition import CONTENT_TYPE
 from modelyard.inference.admission import Caller
-from modelyard.inference.protocol import model_config, model_metadata, server_metadata
 from modelyard.inference.routing import ACCOUNT, FAMILIES, BackendState, ServedBackend, Service, Switchboard
 from modelyard.inference.server.addresses import Address, Page
 from modelyard.inference.server.answers import send_json
+from modelyard.inference.server.documents import model_config, model_metadata, server_metadata
 from modelyard.inference.server.statistics import model_statistics
 from modelyard.version import __version__
 
