@@ -1,0 +1,7 @@
+"""The two child programs of the audit: `convert` turns an upload into a package, `probe` proves that the package answers.
+
+Libraries that read a stranger's bytes run only here. The parent starts the programs by name
+(`python -I -m modelyard.inspection.children.convert`), hands a request to their standard input and reads their events
+from a private descriptor; it imports nothing of this package, so that the control plane stays light. What the programs
+may do is bounded by `walls`; docs/explanation/sandbox.md says what each wall holds.
+"""
