@@ -7,19 +7,41 @@ Protocol V2 with its binary tensor data, classification and schedule policy exte
 
 from modelyard.inference.protocol.answers import write_infer
 from modelyard.inference.protocol.errors import STATUS, status_of, write_error
+from modelyard.inference.protocol.metadata import (
+    ModelStatistics,
+    Spent,
+    model_configuration,
+    model_metadata,
+    repository_index,
+    server_metadata,
+    statistics,
+)
+from modelyard.inference.protocol.mlflow import read_mlflow, write_mlflow
 from modelyard.inference.protocol.reading import parse_json_size, read_infer
 from modelyard.inference.protocol.request import Encoded, InferRequest, Wanted
 from modelyard.inference.protocol.signature import Signature
+from modelyard.inference.protocol.v1 import read_v1, write_v1
 
 __all__ = [
     "STATUS",
     "Encoded",
     "InferRequest",
+    "ModelStatistics",
     "Signature",
+    "Spent",
     "Wanted",
+    "model_configuration",
+    "model_metadata",
     "parse_json_size",
     "read_infer",
+    "read_mlflow",
+    "read_v1",
+    "repository_index",
+    "server_metadata",
+    "statistics",
     "status_of",
     "write_error",
     "write_infer",
+    "write_mlflow",
+    "write_v1",
 ]

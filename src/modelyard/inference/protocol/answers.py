@@ -39,27 +39,44 @@ def write_infer(
         BadDatatype: bytes that are no text were asked for as JSON.
     """
     head = signature.heads.get((model_name, version)) or _head(signature, model_name, version)
-    parts = [head]
+    parts = [head, b',"outputs":[']
     if request.id is not None:
-        parts += (b',"id":', orjson.dumps(request.id))
-    parts.append(b',"outputs":[')
-    tails: list[bytes] = []
-    wanted = request.wanted
-    if wanted is None:
-        wanted = tuple(Wanted(name, binary=request.binary_default) for name in signature.outputs)
+        parts.insert(1, b',"id":' + orjson.dumps(request.id))
     try:
-        for position, one in enumerate(wanted):
-            if position:
-                parts.append(b",")
-            _output(one, outputs[one.name], signature, parts=parts, tails=tails)
+        if request.wanted is None and not request.binary_default:
+            for name, spec in signature.outputs.items():
+                array = outputs[name]
+                opening = signature.openings.get((name, array.shape)) or _opening(signature, name, array.shape)
+                parts += (opening, _json_data(array, spec.datatype, name), b"},")
+            parts[-1] = b"}]}"
+            return Encoded(b"".join(parts))
+        return _chosen(request, outputs, signature, parts)
     except KeyError as error:
         raise RunFailed(
             f"the model gave no output {quote(error.args[0])}, which its contract promises",
             hint="its owner has to check the model",
         ) from error
+
+
+def _chosen(request: InferRequest, outputs: Mapping[str, Array], signature: Signature, parts: list[bytes]) -> Encoded:
+    wanted = request.wanted
+    if wanted is None:
+        wanted = tuple(Wanted(name, binary=request.binary_default) for name in signature.outputs)
+    tails: list[bytes] = []
+    for position, one in enumerate(wanted):
+        if position:
+            parts.append(b",")
+        _output(one, outputs[one.name], signature, parts=parts, tails=tails)
     parts.append(b"]}")
     body = b"".join(parts)
     return Encoded(body + b"".join(tails), len(body)) if tails else Encoded(body)
+
+
+def _opening(signature: Signature, name: str, shape: tuple[int, ...]) -> bytes:
+    opening = signature.brackets[name] + b',"shape":[%s],"data":' % ",".join(map(str, shape)).encode()
+    if len(signature.openings) < 256:  # noqa: PLR2004  (outputs times the batch sizes that are common)
+        signature.openings[name, shape] = opening
+    return opening
 
 
 def _head(signature: Signature, model_name: str, version: str) -> bytes:
@@ -88,9 +105,9 @@ def _output(one: Wanted, array: Array, signature: Signature, *, parts: list[byte
 def _json_data(array: Array, kind: DataType, name: str) -> bytes:
     if kind is DataType.BYTES:
         return orjson.dumps(texts(array, name))
-    if array.dtype != MEMORY[kind]:
+    if array.dtype is not MEMORY[kind] and array.dtype != MEMORY[kind]:
         array = array.astype(MEMORY[kind])
-    return orjson.dumps(array if array.ndim == 1 and array.flags.c_contiguous else array.ravel(), option=_NUMPY)
+    return orjson.dumps(array.ravel(), option=_NUMPY)
 
 
 def texts(array: Array, name: str) -> list[str]:

@@ -22,6 +22,28 @@ def example_request(contract: ModelContract, golden: Golden | None) -> Mapping[s
     return {"inputs": inputs} if sum(len(tensor["data"]) for tensor in inputs) <= MAX_VALUES else None
 
 
+def example_instances(example: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The same request in the V1 dialect: rows of the only input, or objects by input name."""
+    if example is None:
+        return None
+    inputs = example["inputs"]
+    columns = {tensor["name"]: _rows(tensor) for tensor in inputs}
+    if len(columns) == 1:
+        return {"instances": next(iter(columns.values()))}
+    return {"instances": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
+
+
+def _rows(tensor: Mapping[str, Any]) -> list[Any]:
+    """The rows of a flat tensor, nested, where a row of one value is that value."""
+    level: list[Any] = list(tensor["data"])
+    sizes = list(tensor["shape"])
+    if len(sizes) == 2 and sizes[1] == 1:  # noqa: PLR2004  (a column)
+        sizes.pop()
+    for size in reversed(sizes[1:]):
+        level = [level[at : at + size] for at in range(0, len(level), size)]
+    return level
+
+
 def _values(request: Mapping[str, Any]) -> int:
     return sum(len(tensor["data"]) for tensor in request["inputs"])
 

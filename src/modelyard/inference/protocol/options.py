@@ -16,7 +16,12 @@ _MAX_TIMEOUT: Final = 2**53
 
 
 def apply_options(
-    request: InferRequest, signature: Signature, *, id: object, parameters: object, outputs: object  # noqa: A002
+    request: InferRequest,
+    signature: Signature,
+    *,
+    id: object,
+    parameters: object,
+    outputs: object,
 ) -> None:
     """Check the three optional members, already plain values, and set them on `request`.
 
@@ -114,7 +119,11 @@ def _one_wanted(name: str, parameters: object, signature: Signature, *, binary_d
 
 
 def _refuse_bf16_json(request: InferRequest, signature: Signature) -> None:
-    names = signature.outputs if request.wanted is None else [o.name for o in request.wanted if not o.binary and not o.classes]
+    names = (
+        signature.outputs
+        if request.wanted is None
+        else [o.name for o in request.wanted if not o.binary and not o.classes]
+    )
     for name in names:
         if signature.outputs[name].datatype is DataType.BF16:
             raise signature.refusal(

@@ -6,7 +6,7 @@ is one judge and the two cannot disagree about what is refused.
 
 import math
 import struct
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -23,7 +23,9 @@ from modelyard.inference.protocol.signature import Input, Signature
 from modelyard.inference.protocol.wire import BINARY, RequestDocument, strings_beside_inputs, strings_of
 
 Array = np.ndarray[Any, Any]
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, struct.error, ValueError, RecursionError)
+_SNIFFED: Final = 256
+"""How far into a body to look for nested data before choosing a decoder; a wrong choice costs time, nothing else."""
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, struct.error, ValueError, RecursionError)
 
 
 def read_infer(body: bytes, *, json_size: int | None, signature: Signature) -> InferRequest:
@@ -69,45 +71,89 @@ def parse_json_size(value: bytes) -> int:
 
 
 def _quick_json(body: bytes, signature: Signature) -> InferRequest | None:
-    nested = b"[[" in body
+    if body.find(b"\\") >= 0:
+        return None
+    nested = body.find(b"[[", 0, _SNIFFED) >= 0
     try:
-        document = (signature.nested if nested else signature.flat).decode(body)
+        try:
+            document = (signature.nested if nested else signature.flat).decode(body)
+        except msgspec.ValidationError:
+            nested = not nested
+            document = (signature.nested if nested else signature.flat).decode(body)
         tensors = document.inputs
-        if len(tensors) != len(signature.inputs) or b"\\" in body:
+        one = signature.single
+        if one is not None and len(tensors) == 1 and not nested:
+            tensor = tensors[0]
+            array = _quick_row(tensor, one)
+            if array is not None:
+                strings = 6 if tensor.parameters is UNSET else 7
+                strings += array.size if signature.is_text else 0
+                rows = tensor.shape[0] if signature.batched else 1
+                return _finish(document, {one.name: array}, rows, strings=strings, text=body, signature=signature)
+        taken = _quick_tensors(tensors, nested, signature)
+        if taken is None:
             return None
-        rows = -1
-        strings = 6 * len(tensors)
-        arrays: dict[str, Array] = {}
-        for tensor in tensors:
-            one = signature.inputs.get(tensor.name)
-            if one is None or tensor.datatype != one.datatype:
-                return None
-            shape = one.fit(tensor.shape)
-            if shape is None or (rows >= 0 and signature.rows_of(shape) != rows):
-                return None
-            rows = shape[0] if signature.batched else 1
-            if tensor.parameters is not UNSET:
-                if tensor.parameters:
-                    return None
-                strings += 1
-            data = tensor.data
-            if signature.is_raw:
-                data = (one.nested if data[:2] == b"[[" else one.flat).decode(data)  # type: ignore[index]
-                nested = data[:1] != [] and isinstance(data[0], list)
-            array = _quick_array(data, shape, one, nested=nested)
-            if array is None:
-                return None
-            if one.kind is DataType.BYTES:
-                strings += array.size
-            arrays[tensor.name] = array
-        if len(arrays) != len(tensors):
-            return None
+        arrays, rows, strings = taken
+        return _finish(document, arrays, rows, strings=strings, text=body, signature=signature)
     except _UNREADABLE:
         return None
-    return _finish(document, arrays, rows, strings=strings, text=body, signature=signature)
 
 
-def _quick_array(data: list[Any], shape: tuple[int, ...], one: Input, *, nested: bool) -> Array | None:
+def _quick_row(tensor: Any, one: Input) -> Array | None:  # noqa: ANN401  (a Tensor of the signature's decoder)
+    """The data of a model's only input where all that varies is the number of rows."""
+    shape = tuple(tensor.shape)
+    count = one.counts.get(shape)
+    if count is None:
+        fitted = one.fit(shape)
+        if fitted is None:
+            return None
+        count = math.prod(fitted)
+        one.remember(shape, count)
+    data = tensor.data
+    if len(data) != count or tensor.name != one.name or tensor.datatype != one.datatype or tensor.parameters:
+        return None
+    if one.is_plain and len(shape) == one.rank:
+        return one.pack(data, shape)
+    fitted = one.fit(shape)
+    return None if fitted is None else _quick_array(data, False, shape=fitted, one=one)  # noqa: FBT003
+
+
+def _quick_tensors(
+    tensors: list[Any],
+    nested: bool,
+    signature: Signature,
+) -> tuple[dict[str, Array], int, int] | None:
+    """Arrays, rows, and the keys and texts that the tensors account for."""
+    rows, strings = -1, 6 * len(tensors)
+    arrays: dict[str, Array] = {}
+    for tensor in tensors:
+        one = signature.inputs.get(tensor.name)
+        if one is None or tensor.datatype != one.datatype or tensor.parameters:
+            return None
+        shape = one.fit(tensor.shape)
+        if shape is None or (rows >= 0 and signature.rows_of(shape) != rows):
+            return None
+        rows = signature.rows_of(shape)
+        strings += tensor.parameters is not UNSET
+        array = _quick_array(*_typed(tensor.data, one, nested, signature), one=one, shape=shape)
+        if array is None:
+            return None
+        strings += array.size if one.kind is DataType.BYTES else 0
+        arrays[tensor.name] = array
+    return (arrays, rows, strings) if len(arrays) == len(tensors) == len(signature.inputs) else None
+
+
+def _typed(data: Any, one: Input, nested: bool, signature: Signature) -> tuple[list[Any], bool]:  # noqa: ANN401, FBT001
+    """The values, and whether they are nested."""
+    if not signature.is_raw:
+        return data, nested
+    try:
+        return one.flat.decode(data), False
+    except msgspec.ValidationError:
+        return one.nested.decode(data), one.rank > 1
+
+
+def _quick_array(data: list[Any], nested: bool, *, shape: tuple[int, ...], one: Input) -> Array | None:  # noqa: FBT001
     """Typed JSON values as an array; None where only the careful reading can tell."""
     if nested and len(shape) > 1:
         for size in shape[1:]:
@@ -138,7 +184,12 @@ def _quick_binary(text: bytes, body: bytes, signature: Signature) -> InferReques
         for tensor in document.inputs:
             one = signature.inputs.get(tensor.name)
             size = tensor.parameters.get("binary_data_size")
-            if one is None or tensor.datatype != one.datatype or tensor.data is not UNSET or len(tensor.parameters) != 1:
+            if (
+                one is None
+                or tensor.datatype != one.datatype
+                or tensor.data is not UNSET
+                or len(tensor.parameters) != 1
+            ):
                 return None
             shape = one.fit(tensor.shape)
             if shape is None or type(size) is not int or not 0 <= size <= len(body) - at:
@@ -171,14 +222,17 @@ def _quick_raw(data: bytes, shape: tuple[int, ...], one: Input) -> Array | None:
 def _finish(
     document: RequestDocument, arrays: dict[str, Array], rows: int, *, strings: int, text: bytes, signature: Signature
 ) -> InferRequest | None:
-    if text.count(b'"') != 2 * (strings + strings_beside_inputs(document)):
+    is_bare = document.id is UNSET and document.parameters is UNSET and document.outputs is UNSET
+    strings += 1 if is_bare else strings_beside_inputs(document)
+    # data has no marks unless it is text, and mostly comes last: looking back for the last mark spares the count
+    if text.count(b'"', 0, text.rfind(b'"') + 1) != 2 * strings:
         return None
     if len(arrays) > 1:
         arrays = {name: arrays[name] for name in signature.inputs}
     request = InferRequest(arrays, rows)
-    parameters, outputs = document.parameters, document.outputs
-    if document.id is UNSET and parameters is UNSET and outputs is UNSET and not signature.has_bf16_output:
+    if is_bare and not signature.has_bf16_output:
         return request
+    parameters, outputs = document.parameters, document.outputs
     listed = None if outputs is UNSET or outputs is None else [_plain(output) for output in outputs]
     apply_options(
         request,

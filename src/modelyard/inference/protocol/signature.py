@@ -47,10 +47,12 @@ class Input:
         "_packers",
         "allowed",
         "allows_nan",
+        "counts",
         "datatype",
         "dtype",
         "flat",
         "is_column",
+        "is_plain",
         "kind",
         "name",
         "nested",
@@ -75,6 +77,8 @@ class Input:
         self.nested = msgspec.json.Decoder(list_type(element, self.rank))
         self._code = _PACK.get(spec.datatype, "")
         self._packers: dict[int, struct.Struct] = {}
+        self.is_plain = bool(self._code) and self.allowed is None
+        self.counts: dict[tuple[int, ...], int] = {}
 
     def fit(self, shape: Sequence[int]) -> tuple[int, ...] | None:
         """`shape` as the model takes it, with -1 filled in; None when it does not fit. [n] fits a column [-1, 1]."""
@@ -87,6 +91,11 @@ class Input:
             if got != want and (want >= 0 or got <= 0):
                 return None
         return tuple(shape)
+
+    def remember(self, shape: tuple[int, ...], count: int) -> None:
+        """Note that `shape` fits and has `count` elements; bounded."""
+        if len(self.counts) < _KEPT_PACKERS:
+            self.counts[shape] = count
 
     def pack(self, values: list[Any], shape: tuple[int, ...]) -> Array:
         """Checked Python values as an array; `OverflowError` or `struct.error` when one is out of range.
@@ -117,6 +126,7 @@ class Signature:
         self.labels = tuple(contract.labels)
         self.varies = any(-1 in spec.shape[self.batched :] for spec in contract.inputs)
         self.heads: dict[tuple[str, str], bytes] = {}
+        self.openings: dict[tuple[str, tuple[int, ...]], bytes] = {}
         self.brackets = {
             spec.name: b'{"name":' + msgspec.json.encode(spec.name) + b',"datatype":"' + spec.datatype.encode() + b'"'
             for spec in contract.outputs

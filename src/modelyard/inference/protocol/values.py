@@ -17,7 +17,12 @@ from modelyard.inference.protocol.options import kind_of
 from modelyard.inference.protocol.signature import Input, Signature, count_of
 
 Array = np.ndarray[Any, Any]
-_RANGE_WORDS: Final = {DataType.FP16: "65504", DataType.FP32: "3.4e38", DataType.FP64: "1.8e308", DataType.BF16: "3.4e38"}
+_RANGE_WORDS: Final = {
+    DataType.FP16: "65504",
+    DataType.FP32: "3.4e38",
+    DataType.FP64: "1.8e308",
+    DataType.BF16: "3.4e38",
+}
 
 
 def array_of(data: object, shape: tuple[int, ...], one: Input, signature: Signature) -> Array:

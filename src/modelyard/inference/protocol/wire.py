@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, UnsetType
 from modelyard.domain.tensors import DataType
 
 Scalar = bool | int | float | str
-Parameters = dict[str, Scalar] | None | UnsetType
+Parameters = dict[str, Scalar] | UnsetType | None
 
 
 class OutputDocument(msgspec.Struct):
@@ -26,9 +26,9 @@ class OutputDocument(msgspec.Struct):
 class RequestDocument(msgspec.Struct):
     """What all requests have beside their inputs."""
 
-    id: str | None | UnsetType = UNSET
+    id: str | UnsetType | None = UNSET
     parameters: Parameters = UNSET
-    outputs: list[OutputDocument] | None | UnsetType = UNSET
+    outputs: list[OutputDocument] | UnsetType | None = UNSET
 
 
 class BinaryTensor(msgspec.Struct):
@@ -38,7 +38,7 @@ class BinaryTensor(msgspec.Struct):
     shape: list[int]
     datatype: str
     parameters: dict[str, Scalar]
-    data: None | UnsetType = UNSET
+    data: UnsetType | None = UNSET
 
 
 class BinaryRequest(RequestDocument, kw_only=True):
