@@ -6,6 +6,7 @@ serving package with `package_directory(places.packages, version)`.
 
 from modelyard.control.catalog.lookup import CHAMPION, find_model, find_version, package_directory, resolve
 from modelyard.control.catalog.registration import register_version
+from modelyard.control.catalog.removal import VersionUsers
 from modelyard.control.catalog.values import ModelRecord, NewVersion, Resolved, StoredFile, VersionRecord
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Resolved",
     "StoredFile",
     "VersionRecord",
+    "VersionUsers",
     "find_model",
     "find_version",
     "package_directory",

@@ -1,6 +1,7 @@
 """How identity writes history without knowing it: the capability above hands its `append` in."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from modelyard.control.identity.principal import Actor
@@ -21,3 +22,10 @@ class Journal(Protocol):
         payload: Mapping[str, Any] | None = None,
     ) -> str:
         """Write the entry and return its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalBook:
+    """The journal among the parts of a control plane, for identity's own routes."""
+
+    write: Journal

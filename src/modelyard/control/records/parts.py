@@ -43,6 +43,10 @@ class ControlParts:
         """Make a capability's service known under its type."""
         self._services[kind] = service
 
+    def has(self, kind: type[Any]) -> bool:
+        """Whether a service of this type was put in."""
+        return kind in self._services
+
     def get(self, kind: type[T]) -> T:
         """The service of this type; `LookupError` when the process was put together without it."""
         try:

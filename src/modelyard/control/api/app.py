@@ -1,0 +1,133 @@
+"""Put the control API together: every capability's routes behind one gate, with one form of error.
+
+`create_app(parts)` gives an ASGI application. What runs beside the requests (sealing history, reconciling) is started
+and stopped with it, by the application's lifespan.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from typing import Any, Final, cast
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from modelyard.control.api import docs, events, health, platform
+from modelyard.control.api.gate import Gate
+from modelyard.control.api.mounted import ROUTERS
+from modelyard.control.api.openapi import describe
+from modelyard.control.api.policy import POLICY, PolicyTable, Rule
+from modelyard.control.api.problems import MEDIA_TYPE, headers_of, problem, status_of
+from modelyard.control.api.validation import invalid
+from modelyard.control.history import ANCHOR_FILE, Sequencer, append, chain_key
+from modelyard.control.identity import Authenticator, JournalBook
+from modelyard.control.records import ControlParts
+from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.edge import BodyIncomplete, EdgeError, MethodNotAllowed, RouteNotFound
+from modelyard.foundation.strict_json import guard
+from modelyard.version import __version__
+
+PREFIX: Final = "/api/v1"
+Beside = Callable[[], AbstractContextManager[object]]
+"""Opens something that runs beside the requests, for as long as the application does."""
+
+
+def create_app(
+    parts: ControlParts, *, routers: Sequence[APIRouter] = (), rules: dict[tuple[str, str], Rule] | None = None
+) -> FastAPI:
+    """The application. `routers` are mounted below `/api/v1` besides those of the capabilities; they need `rules`.
+
+    The parts must hold the services that the capabilities' routes ask for; `Authenticator` and `Sequencer` are added
+    here when they are not there yet.
+    """
+    _complete(parts)
+    app = FastAPI(
+        title="Modelyard",
+        version=__version__,
+        summary="From a trained model file to a governed, monitored production service",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    app.state.parts = parts
+    for router in (health.router, docs.router):
+        app.include_router(router)
+    for router in (platform.router, events.router, *ROUTERS, *routers):
+        app.include_router(router, prefix=PREFIX)
+    app.add_exception_handler(ModelyardError, _answer)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_framework)
+    app.add_middleware(
+        cast("Any", Gate),
+        policy=PolicyTable({**POLICY, **(rules or {})}),
+        authenticator=parts.get(Authenticator),
+        auth_required=parts.auth_required,
+        max_body_bytes=parts.settings.api.max_body_bytes,
+        guard=guard,
+    )
+    app.openapi = lambda: describe(app, {**POLICY, **(rules or {})})  # type: ignore[method-assign]
+    return app
+
+
+def problem_answer(error: ModelyardError, request: Request) -> JSONResponse:
+    """The problem document of `error` as an answer."""
+    number = getattr(request.state, "request_id", "")
+    return JSONResponse(problem(error, request_id=number), status_of(error), headers_of(error), media_type=MEDIA_TYPE)
+
+
+def _complete(parts: ControlParts) -> None:
+    if not parts.has(JournalBook):
+        parts.put(JournalBook, JournalBook(append))
+    if not parts.has(Authenticator):
+        parts.put(Authenticator, Authenticator(parts.database, pepper=parts.pepper, settings=parts.settings.keys))
+    if not parts.has(Sequencer):
+        sequencer = Sequencer(
+            parts.database,
+            key=chain_key(parts.pepper),
+            anchors=parts.places.data / ANCHOR_FILE,
+            settings=parts.settings.history,
+        )
+        parts.put(Sequencer, sequencer)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: ControlParts = app.state.parts
+    sequencer = parts.get(Sequencer)
+    with ExitStack() as beside:
+        sequencer.start()
+        beside.callback(sequencer.stop)
+        app.state.events = events.Bell(parts.database)
+        beside.callback(app.state.events.close)
+        await run_in_threadpool(events.forget_old, parts)
+        yield
+        app.state.events.close()
+
+
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    return problem_answer(cast("ModelyardError", error), request)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    return problem_answer(invalid(cast("RequestValidationError", error)), request)
+
+
+async def _answer_framework(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself, in our form."""
+    status = cast("HTTPException", error).status_code
+    ours: ModelyardError
+    match status:
+        case 404:
+            ours = RouteNotFound("nothing is served at this path", hint="/docs lists every path")
+        case 405:
+            ours = MethodNotAllowed("this path does not take this method")
+        case 400:
+            ours = BodyIncomplete("the body could not be read")
+        case _:
+            ours = EdgeError("the request is not one that can be served")
+    return problem_answer(ours, request)
