@@ -27,6 +27,8 @@ Handle = Callable[[Request, Reply], None]
 
 _LOG: Final = logging.getLogger(__name__)
 _END: Final = b"\r\n\r\n"
+_LARGE: Final = 16384
+_MANY: Final = 64
 
 
 def _unread_head(method: str) -> Head:
@@ -378,6 +380,8 @@ class Connection(asyncio.Protocol):
             self._release()
         if not self._corked:
             self._flush()
+        elif len(data) > _LARGE or len(self._out) > _MANY:
+            self._write_out()  # not gathered further: what a client does not read must not pile up here
         if self._held:
             self._unhold()
 
@@ -444,13 +448,16 @@ class Connection(asyncio.Protocol):
             each.revoke()
 
     def _flush(self) -> None:
-        out = self._out
-        if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            self._transport.write(data)
+        if self._out:
+            self._write_out()
         if self._finished:
             self._close_gently()
+
+    def _write_out(self) -> None:
+        out = self._out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self._transport.write(data)
 
     def _close_gently(self) -> None:
         """Send what is left, then close; input is drained a while, so that no reset overtakes the answer."""

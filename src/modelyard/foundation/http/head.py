@@ -107,7 +107,7 @@ def read_head(raw: bytes, rules: HeadRules) -> Head:
     match = _HEAD.fullmatch(raw)
     if match is None or len(raw) > rules.limits.max_header_bytes or len(match[2]) > rules.limits.max_target_bytes:
         check_partial_head(raw, rules.limits, complete=True)
-        raise bad_header("a header line is not valid")
+        raise _line_error(raw, _FIELDS.match(raw, raw.index(b"\n") + 1), "a header line is not valid")
     method, target, minor, block = match.groups()
     headers = [(name.lower(), value.rstrip(b" \t")) for name, value in _FIELD.findall(block)]
     fields = _fields(headers, rules.limits)
@@ -136,12 +136,22 @@ def check_partial_head(raw: bytes, limits: EdgeLimits, *, complete: bool = False
         _check_request_line(raw[: newline + 1], limits)
     elif len(raw) > line_limit:
         raise Refused(414, UriTooLong(f"the address is longer than {limits.max_target_bytes} bytes"))
-    if newline >= 0 and _ILLEGAL.search(raw[: limits.max_header_bytes], newline + 1):
-        raise bad_header(_LINE_RULE)
+    illegal = _ILLEGAL.search(raw[: limits.max_header_bytes], newline + 1) if newline >= 0 else None
+    if illegal is not None:
+        raise _line_error(raw, illegal, _LINE_RULE)
     if len(raw) > limits.max_header_bytes:
         raise Refused(431, HeadersTooLarge(f"the header section is larger than {limits.max_header_bytes} bytes"))
     if complete and not _REQUEST_LINE.match(raw):
         raise bad_request("the request line is not valid")
+
+
+def _line_error(raw: bytes, near: re.Match[bytes] | None, text: str) -> Refused:
+    """The error of the header line in which `near` ends: one that would frame the body is a framing error."""
+    end = near.end() if near is not None else 0
+    start = raw.rfind(b"\n", 0, max(end - 1, 0)) + 1 if near is None or raw[end - 1 : end] != b"\n" else end
+    if raw[start : start + 20].lower().lstrip().startswith((b"content-length", b"transfer-encoding")):
+        return bad_framing(text)
+    return bad_header(text)
 
 
 def _check_request_line(line: bytes, limits: EdgeLimits) -> None:
