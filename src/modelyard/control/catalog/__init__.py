@@ -4,6 +4,7 @@ Intake calls `register_version(tx, NewVersion(...))`; deployments call `resolve(
 serving package with `package_directory(places.packages, version)`.
 """
 
+from modelyard.control.catalog.library import set_alias
 from modelyard.control.catalog.lookup import CHAMPION, find_model, find_version, package_directory, resolve
 from modelyard.control.catalog.registration import register_version
 from modelyard.control.catalog.removal import VersionUsers
@@ -22,4 +23,5 @@ __all__ = [
     "package_directory",
     "register_version",
     "resolve",
+    "set_alias",
 ]

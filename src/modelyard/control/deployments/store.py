@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from sqlalchemy import RowMapping, func, insert, select, update
 
+from modelyard.control.catalog import VersionRecord
 from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Service, Status, route_of
 from modelyard.control.deployments.tables import revisions, services
 from modelyard.control.identity import Reach, missing, visible
@@ -160,7 +161,19 @@ def save(tx: Transaction, project: str, name: str, status: Status, *, publish: P
     return status
 
 
-def routes(tx: Transaction, *, packages: str) -> tuple[ServiceRoute, ...]:
+def services_using(tx: Transaction, version: VersionRecord) -> list[str]:
+    """Services that a version is needed by: live, being made ready, or wanted. For whoever wants to delete it."""
+    users: list[str] = []
+    for stored in find_all(tx, project=version.project):
+        status = stored.service.status
+        needed = {number for number in (status.goal, status.live, status.candidate) if number is not None}
+        specs = [stored.service.spec(number) for number in needed]
+        if any((spec.model, spec.version) == (version.model, version.version) for spec in specs):
+            users.append(f"service {stored.service.name}")
+    return users
+
+
+def service_routes(tx: Transaction, *, packages: str) -> tuple[ServiceRoute, ...]:
     """What the routing table says of all services."""
     found = (route_of(stored.service, packages=packages) for stored in find_all(tx))
     return tuple(route for route in found if route is not None)

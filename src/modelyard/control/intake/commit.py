@@ -50,9 +50,14 @@ def store_files(
     return stored
 
 
+def package_path(places: Places, digest: str) -> Path:
+    """Where the package of a bundle digest lies."""
+    return places.packages / digest.removeprefix(PREFIX)
+
+
 def place_package(package: Path, digest: str, *, places: Places) -> None:
     """Move a serving package to `packages/<hex>`, synced; one that is there already stays as it is."""
-    target = places.packages / digest.removeprefix(PREFIX)
+    target = package_path(places, digest)
     if target.exists():
         return
     temporary = places.packages / f"{_TEMPORARY}{secrets.token_hex(8)}"

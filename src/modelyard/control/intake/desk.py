@@ -135,6 +135,7 @@ class UploadDesk:
             author=Actor(kind=kind, id=actor_id, name=name),
             version=plan.version,
             alias=plan.alias,
+            sender=who,
         )
         return Resumable(id=upload_id, target=target, plan=plan, offset=self._offset(upload_id, plan))
 

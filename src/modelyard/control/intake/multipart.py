@@ -1,11 +1,10 @@
 """Read `multipart/form-data` as a stream: bytes go in as they arrive, files are on the disk when the last one is in.
 
 RFC 7578 over RFC 2046. Nothing is spooled or kept: the memory in use is one chunk and one part's headers. Every part
-must be called `files` (or `labels` or `config`, for a label map or a configuration given apart) and carry a file name,
-which is passed on exactly as it came: judging names is the inspection's work.
+must be called `files` and carry a file name, which is passed on exactly as it came: judging names is the
+inspection's work.
 """
 
-from pathlib import Path
 from typing import Final
 
 from python_multipart.exceptions import FormParserError
@@ -17,7 +16,6 @@ from modelyard.domain.errors.edge import UnsupportedMediaType
 from modelyard.domain.errors.uploads import MultipartInvalid, NameInvalid
 
 _FILES: Final = "files"
-_APART: Final = ("labels", "config")
 _BOUNDARY_BYTES: Final = 70
 _HINT: Final = "send every file in a part named files, as `curl -F files=@model.onnx` does"
 
@@ -50,7 +48,6 @@ class MultipartReceiver:
         self._headers: dict[str, str] = {}
         self._header_bytes = 0
         self._writer: FileWriter | None = None
-        self._part = ""
         self._unknown = ""
         self._parser = MultipartParser(
             boundary,
@@ -123,12 +120,11 @@ class MultipartReceiver:
         values = _parameters(rest)
         if kind.strip().lower() != "form-data" or "name" not in values:
             raise MultipartInvalid("a part has no Content-Disposition: form-data with a name", hint=_HINT)
-        self._part = values["name"]
-        if self._part not in (_FILES, *_APART):
-            self._unknown = self._unknown or quote(self._part)  # said at the end: too many parts is said first
+        if values["name"] != _FILES:
+            self._unknown = self._unknown or quote(values["name"])  # said at the end: too many parts is said first
             return
         if "filename" not in values:
-            raise MultipartInvalid(f"the part {self._part} is not a file: it has no filename", hint=_HINT)
+            raise MultipartInvalid("a part named files is not a file: it has no filename", hint=_HINT)
         self._writer = self._upload.begin(values["filename"])
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
@@ -139,23 +135,11 @@ class MultipartReceiver:
     def _part_end(self) -> None:
         if self._writer is None:
             return
-        file = self._writer.finish()
+        self._upload.files.append(self._writer.finish())
         self._writer = None
-        if self._part == _FILES:
-            self._upload.files.append(file)
-        elif self._part == "labels":
-            self._upload.labels = _once(self._upload.labels, file.path, self._part)
-        else:
-            self._upload.config = _once(self._upload.config, file.path, self._part)
 
     def _end(self) -> None:
         self._ended = True
-
-
-def _once(present: Path | None, path: Path, part: str) -> Path:
-    if present is not None:
-        raise MultipartInvalid(f"there is more than one part named {part}", hint="give it once")
-    return path
 
 
 def _parameters(text: str) -> dict[str, str]:

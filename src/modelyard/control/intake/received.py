@@ -70,14 +70,12 @@ class FileWriter:
 
 @dataclass(slots=True)
 class ReceivedUpload:
-    """What one upload has brought so far. `files` go to the inspection; `labels` and `config` were given apart."""
+    """What one upload has brought so far."""
 
     directory: Path
     limits: UploadLimits
     reserve: Reserve
     files: list[ReceivedFile]
-    labels: Path | None = None
-    config: Path | None = None
     total: int = 0
     parts: int = 0
 

@@ -48,8 +48,6 @@ _MULTIPART: Final = {
                     "required": ["files"],
                     "properties": {
                         "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "labels": {"type": "string", "format": "binary"},
-                        "config": {"type": "string", "format": "binary"},
                     },
                 }
             }
@@ -75,7 +73,9 @@ async def upload_version(
     """
     parts = parts_of(request)
     centre, who = parts.get(UploadCentre), caller(request)
-    target = Target(project=project or who.project, model=name, author=who.actor, version=version, alias=alias)
+    target = Target(
+        project=project or who.project, model=name, author=who.actor, version=version, alias=alias, sender=who
+    )
     length = _content_length(request)
     await run_in_threadpool(centre.admit, who, target, content_length=length)
     boundary = boundary_of(request.headers.get("content-type"))
@@ -102,7 +102,12 @@ def create_upload(request: Request, body: NewUpload, *, project: Project = None)
     """Begin a resumable upload: announce the files, then send their bytes one after the other with PATCH."""
     who, desk = caller(request), parts_of(request).get(UploadDesk)
     target = Target(
-        project=project or who.project, model=body.model, author=who.actor, version=body.version, alias=body.alias
+        project=project or who.project,
+        model=body.model,
+        author=who.actor,
+        version=body.version,
+        alias=body.alias,
+        sender=who,
     )
     files = [Announced(name=file.name, size=file.size, sha256=file.sha256) for file in body.files]
     upload_id = desk.create(who, target, files)

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from modelyard.control.catalog import NewVersion, VersionRecord, register_version
 from modelyard.control.history import append
 from modelyard.control.identity import Principal, find_project, require
-from modelyard.control.intake.commit import Step, no_step, place_package, store_files
+from modelyard.control.intake.commit import Step, no_step, package_path, place_package, store_files
 from modelyard.control.intake.ledger import Ledger
 from modelyard.control.intake.limits import UploadLimits
 from modelyard.control.intake.received import ReceivedUpload, remove_tree
@@ -32,6 +32,7 @@ from modelyard.domain.contract import ModelFormat
 from modelyard.domain.errors import ModelyardError
 from modelyard.domain.errors.edge import BodyTooLarge
 from modelyard.domain.errors.platform import QuotaExceeded, StorageFull, Unavailable
+from modelyard.domain.lifecycle import VersionState
 from modelyard.domain.names import require_name
 from modelyard.domain.report import Check, Verdict
 from modelyard.foundation.documents import read_package, to_plain
@@ -40,6 +41,8 @@ from modelyard.inspection import Inspection, InspectionPolicy, ReceivedFile, ins
 from modelyard.ports.artifact_store import ArtifactStore
 
 _LOG: Final = logging.getLogger(__name__)
+_CARD_BYTES: Final = 256 << 10
+_TRIES: Final = 2
 UNEXPECTED: Final = "the platform failed while it checked this upload"
 SetAlias = Callable[[Transaction, Target, VersionRecord], None]
 
@@ -47,7 +50,7 @@ SetAlias = Callable[[Transaction, Target, VersionRecord], None]
 class Inspect(Protocol):
     """`modelyard.inspection.inspect_bundle`, as far as it is used here."""
 
-    def __call__(  # noqa: PLR0913  (the inspection's own signature)
+    def __call__(
         self,
         files: Sequence[ReceivedFile],
         *,
@@ -55,8 +58,6 @@ class Inspect(Protocol):
         workdir: Path,
         policy: InspectionPolicy,
         on_check: Callable[[Check], None],
-        labels: Path | None = None,
-        config: Path | None = None,
     ) -> Inspection:
         """Check the files; a refusal is a report, never an exception."""
 
@@ -71,8 +72,8 @@ class IntakeParts:
     limits: UploadLimits
     policy: InspectionPolicy
     inspect: Inspect = inspect_bundle
+    set_alias: SetAlias
     step: Step = no_step
-    set_alias: SetAlias | None = None
 
 
 class UploadCentre:
@@ -106,6 +107,8 @@ class UploadCentre:
         """
         require_name(target.model, what="model name")
         require(who, Verb.UPLOAD, project=target.project, name=target.model)
+        if target.alias is not None:
+            require(who, Verb.DEPLOY, project=target.project, name=target.model)
         with self.database.read() as tx:
             find_project(tx, target.project)
         if content_length is not None:
@@ -249,8 +252,6 @@ class UploadCentre:
             workdir=workdir,
             policy=self._parts.policy,
             on_check=progress.on_check,
-            labels=upload.labels,
-            config=upload.config,
         )
         report = inspection.report
         if report.verdict is Verdict.REFUSED:
@@ -259,6 +260,16 @@ class UploadCentre:
         return Decision(audit=report, version=version)
 
     def _keep(self, target: Target, upload: ReceivedUpload, inspection: Inspection, workdir: Path) -> VersionRecord:
+        for _ in range(_TRIES):
+            version = self._keep_once(target, upload, inspection, workdir)
+            if version is not None:
+                return version
+        raise Unavailable("the same files were deleted while they were stored", hint="send the upload again")
+
+    def _keep_once(
+        self, target: Target, upload: ReceivedUpload, inspection: Inspection, workdir: Path
+    ) -> VersionRecord | None:
+        """The new version; None when a deletion took away meanwhile what it shares with another version."""
         step, places = self._parts.step, self.places
         step("store")
         files = store_files(self._parts.artifacts, inspection.files, received=upload.files, workdir=workdir)
@@ -272,26 +283,42 @@ class UploadCentre:
             version=target.version,
             source={"kind": "upload"},
             has_package=inspection.package_dir is not None,
-            **_facts(inspection),
+            card=_card(upload.files),
+            **_facts(inspection, places),
         )
         step("package")
-        if inspection.package_dir is not None:
+        if inspection.package_dir is not None and inspection.package_dir.exists():
             place_package(inspection.package_dir, inspection.digest, places=places)
         step("register")
         with self.database.begin() as tx:
+            if not self._all_there(new):  # deletions give room back under this same lock
+                return None
             version = register_version(tx, new)
-            if target.alias is not None and self._parts.set_alias is not None:
+            if target.alias is not None and version.state is VersionState.APPROVED:
                 self._parts.set_alias(tx, target, version)
             step("commit")
         step("done")
         return version
 
+    def _all_there(self, new: NewVersion) -> bool:
+        package = not new.has_package or package_path(self.places, new.digest).is_dir()
+        return package and all(self._parts.artifacts.exists(file.sha256) for file in new.files.values())
 
-def _facts(inspection: Inspection) -> dict[str, Any]:
+
+def _card(files: Sequence[ReceivedFile]) -> str:
+    """The README as text, empty when there is none."""
+    for file in files:
+        if file.name.lower() == "readme.md" and file.size <= _CARD_BYTES:
+            return file.path.read_text(encoding="utf-8", errors="replace")
+    return ""
+
+
+def _facts(inspection: Inspection, places: Places) -> dict[str, Any]:
     """What the package says of itself, for the library."""
     if inspection.package_dir is None:
         return {"format": ModelFormat.PYTHON}
-    package = read_package(inspection.package_dir)
+    here = inspection.package_dir
+    package = read_package(here if here.exists() else package_path(places, inspection.digest))
     return {
         "format": package.format,
         "task": package.contract.task,

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from modelyard.control.catalog import VersionRecord
-from modelyard.control.identity import Actor
+from modelyard.control.identity import Actor, Principal
 from modelyard.domain.errors import ModelyardError
 from modelyard.domain.report import AuditReport, Check
 
@@ -27,13 +27,17 @@ class UploadState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where an upload goes and who sent it. `version` None takes the next number."""
+    """Where an upload goes and who sent it. `version` None takes the next number.
+
+    `alias` is pointed at the new version when it is approved at once, with the rights of `sender`.
+    """
 
     project: str
     model: str
     author: Actor
     version: str | None = None
     alias: str | None = None
+    sender: Principal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

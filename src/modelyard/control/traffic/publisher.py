@@ -1,8 +1,8 @@
 """Make the routing table out of services and keys, and publish it when it is another one than before.
 
 A table is written in the unit of work that changed what it is made of, so there is never a service that is live in the
-records and unknown to the newest table. Its revision counts up and is never used twice, also after a restart: servers never take an older
-one, so it also passes what they hold when records were restored from a backup.
+records and unknown to the newest table. Its revision counts up and is never used twice, also after a restart; servers
+never take an older one, so it also passes what they hold when records were restored from a backup.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import delete, insert, select
 
-from modelyard.control.deployments import routes
+from modelyard.control.deployments import service_routes
 from modelyard.control.identity import published_keys
 from modelyard.control.nodes import Board
 from modelyard.control.records import Database, Transaction
@@ -36,7 +36,7 @@ class Publisher:
         newest = latest(tx)
         made = RoutingTable(
             revision=0 if newest is None else newest[0],
-            services=routes(tx, packages=self._packages),
+            services=service_routes(tx, packages=self._packages),
             keys=published_keys(tx) if self._auth_required else (),
             auth_required=self._auth_required,
         )

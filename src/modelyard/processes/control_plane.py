@@ -1,0 +1,321 @@
+"""The control plane: one process that decides and remembers.
+
+    python -m modelyard.processes.control_plane --config FILE [--ready-fd N] [--tied-to PID]
+
+The configuration is a `ControlConfig` as JSON. It serves the control API on its listener and, on a Unix socket that
+only this user can open, the routing table to the model servers. It says that it is ready when both listen. SIGTERM drains.
+Predictions do not come through here: this process may be killed at any time without one of them failing.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from modelyard.control.api.app import create_app
+from modelyard.control.api.problems import problem
+from modelyard.control.catalog import VersionRecord, VersionUsers, find_model, set_alias
+from modelyard.control.deployments import ORCHESTRATORS, Addresses, Deployments, Pace, Reconciler, services_using
+from modelyard.control.deployments.routes import router as services_router
+from modelyard.control.identity import load_pepper, offer_bootstrap
+from modelyard.control.intake import IntakeParts, Target, UploadCentre, UploadDesk, UploadLimits, open_intake
+from modelyard.control.intake.routes import router as uploads_router
+from modelyard.control.nodes import Board
+from modelyard.control.nodes.routes import router as nodes_router
+from modelyard.control.records import ControlParts, OpenedRecords, Transaction, open_records
+from modelyard.control.traffic import InternalApp, Publisher, TableFeed
+from modelyard.domain.errors import ModelyardError
+from modelyard.foundation.clock import SystemClock
+from modelyard.foundation.http import (
+    AsgiHandler,
+    EdgeLimits,
+    EdgeSettings,
+    HostPolicy,
+    Listener,
+    RouteRule,
+    TlsFiles,
+    TrustedProxies,
+    problem_errors,
+    run,
+    serve,
+)
+from modelyard.foundation.metrics import Book, Family, Group, Kind, render
+from modelyard.foundation.places import Places
+from modelyard.foundation.registry import Registry
+from modelyard.foundation.settings import load
+from modelyard.foundation.supervision import EXIT_REFUSED
+from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
+from modelyard.foundation.telemetry import set_up_logging
+from modelyard.inspection import InspectionPolicy
+from modelyard.ports.artifact_store import ArtifactStore
+from modelyard.ports.orchestrator import Orchestrator
+
+TITLE: Final = "modelyard: control-plane"
+ARTIFACT_STORES: Final = Registry[ArtifactStore](
+    group="modelyard.artifact_stores",
+    builtin={"files": "modelyard.integrations.artifact_stores.files:FileArtifactStore"},
+)
+_REQUESTS: Final = Family(
+    name="modelyard_control_requests_total",
+    help="Requests of the control listener, by method and status.",
+    kind=Kind.COUNTER,
+    labels=("method", "status"),
+)
+_SWEEP_UPLOADS_S: Final = 60.0
+
+
+class TlsConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Certificate chain and key, PEM files."""
+
+    certificate: str
+    key: str
+
+
+class ControlConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the control plane.
+
+    `data` is the data directory. It listens on the inherited descriptor `fd`, or on `host` and `port` (0 takes a free
+    one); with `address_file`, the address it got is written there. `hosts` are names beyond loopback that `Host` may
+    carry; ["*"] allows any. `inference_url` is what answers print as the address of services. `settings` is the file of
+    a person's settings. `uploads` changes limits of uploads by field, `inspection` those of the audit, `pace` those of
+    deployments.
+    """
+
+    data: str
+    fd: int | None = None
+    host: str = "127.0.0.1"
+    port: int = 8700
+    address_file: str | None = None
+    internal_socket: str | None = None
+    supervisor_socket: str | None = None
+    auth: Literal["open", "required"] = "open"
+    tls: TlsConfig | None = None
+    hosts: list[str] = msgspec.field(default_factory=list)
+    trusted_proxies: list[str] = msgspec.field(default_factory=list)
+    inference_url: str = "http://127.0.0.1:8080"
+    settings: str | None = None
+    uploads: dict[str, int | float | None] = msgspec.field(default_factory=dict)
+    inspection: dict[str, int | bool] = msgspec.field(default_factory=dict)
+    pace: dict[str, float] = msgspec.field(default_factory=dict)
+    drain_s: float = 10.0
+
+
+class ControlPlane:
+    """All parts of one control plane. `open` them, `run` until a signal, and they close in the opposite order."""
+
+    def __init__(self, config: ControlConfig) -> None:
+        self.config = config
+        self.places = Places(Path(config.data))
+        self.settings = load(
+            file=Path(config.settings) if config.settings else None, environment=os.environ, given=None
+        )
+        self.limits = _struct(UploadLimits, config.uploads)
+        self._stack = AsyncExitStack()
+
+    async def run(self, arguments: ChildArguments) -> None:
+        """Serve until SIGTERM."""
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stopped.set)
+        async with self._stack:
+            listener = await self.open()
+            if self.config.address_file is not None:
+                _write_whole(Path(self.config.address_file), "\n".join(listener.addresses) + "\n")
+            arguments.ready()
+            await stopped.wait()
+
+    async def open(self) -> Listener:
+        """Open records, parts and both listeners; gives the one of the control API."""
+        parts, opened = self._parts()
+        self._stack.callback(opened.close)
+        centre, desk = self._intake(parts)
+        self._stack.callback(centre.close)
+        board = Board(parts.clock)
+        publisher = Publisher(packages=self.places.packages, auth_required=parts.auth_required, board=board)
+        orchestrators = self._orchestrators()
+        deployments = Deployments(
+            parts.database, publish=publisher, packages=self.places.packages, targets=orchestrators
+        )
+        reconciler = Reconciler(
+            deployments, board=board, orchestrators=orchestrators, pace=_struct(Pace, self.config.pace)
+        )
+        feed = TableFeed(parts.database, publisher)
+        for kind, service in ((Board, board), (Deployments, deployments), (UploadCentre, centre), (UploadDesk, desk)):
+            parts.put(kind, service)
+        parts.put(VersionUsers, VersionUsers(ask=[services_using]))
+        parts.put(Addresses, Addresses(self.config.inference_url))
+        await feed.start()
+        self._stack.push_async_callback(feed.stop)
+        reconciler.start()
+        self._stack.push_async_callback(asyncio.to_thread, reconciler.stop)
+        self._stack.callback(asyncio.get_running_loop().create_task(_sweep(desk)).cancel)
+        await self._serve_internal(InternalApp(feed, board), feed)
+        return await self._serve_api(parts)
+
+    def _parts(self) -> tuple[ControlParts, OpenedRecords]:
+        self.places.create()
+        opened = open_records(
+            self.places.database, backups=self.places.backups, kept=self.settings.records.backups_kept
+        )
+        pepper = load_pepper(self.places.pepper)
+        required = self.config.auth == "required"
+        if required:
+            lifetime = timedelta(minutes=self.settings.keys.bootstrap_minutes)
+            offer_bootstrap(opened.database, data=self.places.data, pepper=pepper, lifetime=lifetime)
+        store: Any = ARTIFACT_STORES.get("files")
+        metrics = self.places.metrics / "control"
+        parts = ControlParts(
+            database=opened.database,
+            settings=self.settings,
+            clock=SystemClock(),
+            places=self.places,
+            artifacts=store(self.places.artifacts),
+            pepper=pepper,
+            auth_required=required,
+            metrics=lambda: render(Group.read(metrics), [_REQUESTS]),
+        )
+        return parts, opened
+
+    def _intake(self, parts: ControlParts) -> tuple[UploadCentre, UploadDesk]:
+        intake = IntakeParts(
+            database=parts.database,
+            artifacts=parts.artifacts,
+            places=parts.places,
+            limits=self.limits,
+            policy=_struct(InspectionPolicy, self.config.inspection),
+            set_alias=_point_alias,
+        )
+        centre, desk, _ = open_intake(intake, describe=partial(problem, request_id=""))
+        return centre, desk
+
+    def _orchestrators(self) -> Mapping[str, Orchestrator]:
+        local: Any = ORCHESTRATORS.get("local")
+        path = self.config.supervisor_socket
+        return {"local": local(self.places.supervisor_socket if path is None else Path(path))}
+
+    async def _serve_internal(self, app: InternalApp, feed: TableFeed) -> None:
+        path = self.config.internal_socket
+        handler = AsgiHandler(app)
+        limits = EdgeLimits(max_body_bytes=8 << 20)
+        listener = await serve(
+            handler,
+            unix_path=self.places.control_socket if path is None else Path(path),
+            settings=EdgeSettings(limits=limits, errors=problem_errors),
+        )
+        self._stack.push_async_callback(handler.stop)
+        self._stack.push_async_callback(listener.close, 1.0)
+        self._stack.push_async_callback(feed.stop)  # lets the waiting polls go, so that the listener can close
+        await handler.start()
+
+    async def _serve_api(self, parts: ControlParts) -> Listener:
+        config = self.config
+        app = create_app(parts, routers=(uploads_router, services_router, nodes_router))
+        handler = AsgiHandler(app)
+        await handler.start()
+        self._stack.push_async_callback(handler.stop)
+        book = _open_book(self.places.metrics / "control")
+        self._stack.callback(book.close)
+        counters: dict[tuple[str, int], Any] = {}
+
+        def count(method: str, path: str, status: int, seconds: float, size: int) -> None:
+            del path, seconds, size
+            key = (method, status)
+            if key not in counters:
+                counters[key] = book.counter(_REQUESTS, method, str(status))
+            counters[key].add()
+
+        settings = EdgeSettings(
+            limits=EdgeLimits(max_body_bytes=parts.settings.api.max_body_bytes, drain_s=config.drain_s),
+            hosts=HostPolicy(None) if "*" in config.hosts else HostPolicy.of(config.hosts),
+            proxies=TrustedProxies.of(config.trusted_proxies),
+            routes=self._rule,
+            errors=problem_errors,
+            access_log=count,
+        )
+        listener = await serve(
+            handler,
+            sockets=[] if config.fd is None else [socket.socket(fileno=config.fd)],
+            address=(config.host, config.port) if config.fd is None else None,
+            settings=settings,
+            tls=None
+            if config.tls is None
+            else TlsFiles(certificate=Path(config.tls.certificate), key=Path(config.tls.key)),
+        )
+        self._stack.push_async_callback(listener.close, config.drain_s)
+        return listener
+
+    def _rule(self, method: str, path: str) -> RouteRule | None:
+        """Uploads are streams; everything else is small."""
+        is_version = method == "POST" and path.startswith("/api/v1/models/") and path.endswith("/versions")
+        is_piece = method == "PATCH" and path.startswith("/api/v1/uploads/")
+        if not (is_version or is_piece):
+            return None
+        headers = self.limits.files * self.limits.part_header_bytes
+        return RouteRule(
+            max_body_bytes=self.limits.total_bytes + headers,
+            streamed=True,
+            min_rate_bytes_s=self.limits.minimum_bytes_per_s,
+            rate_window_s=self.limits.grace_s,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one control plane; the exit code."""
+    arguments = child_arguments(list(sys.argv[1:] if argv is None else argv), title=TITLE)
+    try:
+        config = msgspec.json.decode(arguments.config.read_bytes(), type=ControlConfig)
+        plane = ControlPlane(config)
+        set_up_logging(level=plane.settings.log.level)
+        run(plane.run(arguments))
+    except ModelyardError as error:
+        print(str(error), file=sys.stderr)  # noqa: T201  (last words)
+        return EXIT_REFUSED
+    except (OSError, ValueError) as error:
+        print(f"the control plane cannot start: {error}", file=sys.stderr)  # noqa: T201  (last words)
+        return EXIT_REFUSED
+    return 0
+
+
+async def _sweep(desk: UploadDesk) -> None:
+    """Remove expired uploads now and then."""
+    while True:
+        await asyncio.sleep(_SWEEP_UPLOADS_S)
+        await asyncio.to_thread(desk.sweep)
+
+
+def _point_alias(tx: Transaction, target: Target, version: VersionRecord) -> None:
+    if target.alias is not None and target.sender is not None:
+        model = find_model(tx, version.project, version.model)
+        set_alias(tx, target.sender, model, target.alias, version.version)
+
+
+def _struct(kind: type[Any], values: Mapping[str, Any]) -> Any:  # noqa: ANN401  (the kind that was given)
+    """`kind` with these fields; a name that it does not have is refused."""
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__}: {error}") from error
+
+
+def _open_book(directory: Path) -> Book:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Book.open(directory, "control-plane")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial_path = path.with_suffix(".partial")
+    partial_path.write_text(text)
+    partial_path.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
