@@ -12,11 +12,14 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Final, cast, get_args, get_type_hints
 
+import yaml
+
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest
 
 PREFIX: Final = "MODELYARD_"
 _META: Final = "modelyard"
+_YAML: Final = (".yaml", ".yml")
 Value = bool | int | float | str | tuple[str, ...] | None
 
 
@@ -143,7 +146,7 @@ class Described:
 def load(
     *, file: Path | None = None, environment: Mapping[str, str] | None = None, given: Mapping[str, Value] | None = None
 ) -> Settings:
-    """The settings. `given` (from the command line) and the file name fields as `group.field`, in TOML as tables.
+    """The settings. `given` (from the command line) and the file name fields as `group.field`, a YAML or TOML file as tables.
 
     Raises:
         InvalidRequest: a name is unknown, or a value is not of its kind or range; says which and where from.
@@ -197,18 +200,23 @@ def _from_file(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        document = (yaml.safe_load(text) or {}) if file.suffix in _YAML else tomllib.loads(text)
     except OSError as error:
         raise InvalidRequest(
             f"the settings file {quote(file.name)} cannot be read", hint=error.strerror or ""
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the settings file {quote(file.name)} is not TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the settings file {quote(file.name)} cannot be understood: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidRequest(
+            f"the settings file {quote(file.name)} has no groups", hint="write the group above the fields"
+        )
     flat: dict[str, Any] = {}
     for group, table in document.items():
         if not isinstance(table, dict):
             raise InvalidRequest(
-                f"{quote(group)} in {quote(file.name)} is not a table", hint="write [group] above the fields"
+                f"{quote(group)} in {quote(file.name)} is not a table", hint="write the group above the fields"
             )
         flat.update({f"{group}.{name}": value for name, value in table.items()})
     return flat

@@ -1,1 +1,11 @@
-"""The control API: one application that mounts every capability, with the rules that all routes share."""
+"""The control API: one application that mounts every capability, with the rules that all routes share.
+
+A process opens `open_parts(places, artifacts=...)`, puts the services that the capabilities' routes need into the parts,
+and serves `create_app(parts)`.
+"""
+
+from modelyard.control.api.app import create_app, problem_answer
+from modelyard.control.api.assembly import open_parts
+from modelyard.control.api.problems import MEDIA_TYPE, headers_of, problem, status_of
+
+__all__ = ["MEDIA_TYPE", "create_app", "headers_of", "open_parts", "problem", "problem_answer", "status_of"]

@@ -5,7 +5,10 @@ from typing import Final
 from fastapi import APIRouter
 
 from modelyard.control.catalog.routes import router as catalog
+from modelyard.control.deployments.routes import router as deployments
 from modelyard.control.history.routes import router as history
 from modelyard.control.identity.routes import router as identity
+from modelyard.control.intake.routes import router as intake
+from modelyard.control.nodes.routes import router as nodes
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (catalog, history, identity)
+ROUTERS: Final[tuple[APIRouter, ...]] = (catalog, intake, deployments, nodes, history, identity)

@@ -1,0 +1,59 @@
+"""Open what the control plane stands on, in the order in which it may go wrong, and close it in the other."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+
+from modelyard.control.identity import load_pepper, offer_bootstrap
+from modelyard.control.records import ControlParts, open_records
+from modelyard.domain.errors.platform import NotSupported
+from modelyard.foundation.clock import Clock, SystemClock
+from modelyard.foundation.places import Places
+from modelyard.foundation.settings import Settings
+from modelyard.ports.artifact_store import ArtifactStore
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_parts(
+    places: Places,
+    *,
+    artifacts: ArtifactStore,
+    settings: Settings | None = None,
+    auth_required: bool = False,
+    clock: Clock | None = None,
+) -> Iterator[ControlParts]:
+    """The parts of one data directory: places made, pepper read, records open and up to date, bootstrap offered.
+
+    Raises:
+        StartRefused: another control plane is here, the data is newer, or a secret is readable by others.
+        NotSupported: the settings name records that this version cannot keep.
+    """
+    chosen, time = settings or Settings(), clock or SystemClock()
+    if chosen.records.url:
+        raise NotSupported("records are kept in SQLite in the data directory", hint="leave records.url empty")
+    places.create()
+    pepper = load_pepper(places.pepper)
+    records = open_records(places.database, backups=places.backups, kept=chosen.records.backups_kept, clock=time)
+    try:
+        if records.migrated.backup is not None:
+            _LOG.info("the records were migrated", extra={"copy": records.migrated.backup.name})
+        if auth_required:
+            lifetime = timedelta(minutes=chosen.keys.bootstrap_minutes)
+            token = offer_bootstrap(records.database, data=places.data, pepper=pepper, lifetime=lifetime)
+            if token is not None:
+                _LOG.warning("no key administers this platform yet: `modelyard keys bootstrap` makes the first one")
+        yield ControlParts(
+            database=records.database,
+            settings=chosen,
+            clock=time,
+            places=places,
+            artifacts=artifacts,
+            pepper=pepper,
+            auth_required=auth_required,
+        )
+    finally:
+        records.close()
