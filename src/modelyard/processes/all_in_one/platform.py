@@ -12,6 +12,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -111,9 +112,7 @@ class _Platform:
             left = {}
         with ExitStack() as stack:
             sockets = self._sockets(left, stack)
-            orders = Orders(
-                self._supervisor, make_worker=lambda replica: worker_spec(self._places, replica, self._options)
-            )
+            orders = Orders(self._supervisor, make_worker=partial(worker_spec, self._places))
             await orders.open(self._places.supervisor_socket)
             try:
                 await self._start_all(sockets, left)

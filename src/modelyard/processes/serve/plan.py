@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from modelyard.domain.contract import Isolation, ServingPackage
 from modelyard.domain.routing import Backend, RoutingTable, ServiceRoute
 from modelyard.foundation.documents import to_json
 from modelyard.foundation.supervision import ChildSpec
+from modelyard.processes.configuring import child, edge_config
 from modelyard.processes.edge_rules import Exposure
 
 
@@ -22,7 +21,7 @@ def plan(
     if package.isolation is Isolation.PROCESS:
         socket = place / "worker.sock"
         config = {"package": str(directory), "socket": str(socket), "title": f"modelyard: model-worker {name} 0"}
-        workers.append(_child("model-worker-0", "model_worker", config, place=place))
+        workers.append(child("model-worker-0", "model_worker", config, place=place))
         sockets = (str(socket),)
     route = ServiceRoute(
         name=name,
@@ -45,17 +44,14 @@ def plan(
         "table": {"static": str(table)},
         "fds": [fd],
         "metrics": str(place / "metrics"),
-        "hosts": [*exposure.allowed_hosts, *_own_hosts(exposure.host)],
-        "trusted_proxies": list(exposure.trusted_proxies),
         "log_level": "warning",
+        **edge_config(exposure),
     }
-    if exposure.tls_cert:
-        shared["tls"] = {"certificate": exposure.tls_cert, "key": exposure.tls_key}
     (place / "metrics").mkdir(exist_ok=True)
     return (
         *workers,
         *(
-            _child(
+            child(
                 f"model-server-{index}",
                 "model_server",
                 {"id": f"model-server-{index}", "index": index, **shared},
@@ -65,14 +61,3 @@ def plan(
             for index in range(servers)
         ),
     )
-
-
-def _own_hosts(host: str) -> list[str]:
-    """The address that was chosen is a name that requests may use; a wildcard is none."""
-    return [] if host in {"0.0.0.0", "::"} else [host]  # noqa: S104  (a comparison, not a bind)
-
-
-def _child(name: str, module: str, config: dict[str, Any], *, place: Path, fds: tuple[int, ...] = ()) -> ChildSpec:
-    path = place / f"{name}.json"
-    path.write_bytes(msgspec.json.encode(config))
-    return ChildSpec(name=name, module=f"modelyard.processes.{module}", arguments=("--config", str(path)), fds=fds)

@@ -1,0 +1,118 @@
+"""What the platform consists of: the control plane, the model servers, and isolated workers as they are ordered."""
+
+import hashlib
+import json
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from modelyard.foundation.listening import url_host
+from modelyard.foundation.places import Places
+from modelyard.foundation.supervision import ChildSpec
+from modelyard.ports.orchestrator import ReplicaSpec
+from modelyard.processes.all_in_one.options import UpOptions
+from modelyard.processes.configuring import child, edge_config
+
+CONTROL: Final = "control-plane"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sockets:
+    """The listening sockets that the supervisor owns."""
+
+    control: socket.socket
+    inference: socket.socket
+
+    def write_down(self, path: Path) -> None:
+        """Note their numbers, under which the children inherit them, for a supervisor that comes after this one."""
+        path.write_text(json.dumps({"control": self.control.fileno(), "inference": self.inference.fileno()}))
+
+    @staticmethod
+    def read_numbers(path: Path) -> dict[str, int] | None:
+        """What an earlier supervisor noted, if it did."""
+        with suppress(OSError, ValueError):
+            numbers = json.loads(path.read_text(encoding="utf-8"))
+            return {"control": int(numbers["control"]), "inference": int(numbers["inference"])}
+        return None
+
+
+def control_spec(options: UpOptions, places: Places, sockets: Sockets) -> ChildSpec:
+    """The control plane."""
+    exposure = options.exposure
+    port = sockets.inference.getsockname()[1]
+    config = {
+        "data": str(places.data),
+        "fd": sockets.control.fileno(),
+        "internal_socket": str(places.control_socket),
+        "supervisor_socket": str(places.supervisor_socket),
+        "auth": "required" if exposure.auth_required else "open",
+        "inference_url": f"{exposure.scheme}://{url_host(exposure.host)}:{port}",
+        "settings": str(options.settings.resolve()) if options.settings else None,
+        **edge_config(exposure),
+    }
+    return child(
+        CONTROL,
+        "control_plane",
+        config,
+        place=places.run,
+        fds=(sockets.control.fileno(),),
+        log=places.logs / f"{CONTROL}.log",
+        tied=False,
+    )
+
+
+def server_specs(options: UpOptions, places: Places, sockets: Sockets) -> list[ChildSpec]:
+    """The pool of listening model servers: one socket for all of them."""
+    threads = max(1, (os.cpu_count() or 1) // options.servers)
+    specs = []
+    for index in range(options.servers):
+        name = f"model-server-{index}"
+        config = {
+            "id": name,
+            "index": index,
+            "table": {"control_socket": str(places.control_socket), "cache": str(places.run / f"{name}.table")},
+            "fds": [sockets.inference.fileno()],
+            "pepper": str(places.pepper),
+            "metrics": str(places.metrics),
+            "auth": "required" if options.exposure.auth_required else "open",
+            "threads": threads,
+            "drain_s": options.grace_s,
+            **edge_config(options.exposure),
+        }
+        specs.append(
+            child(
+                name,
+                "model_server",
+                config,
+                place=places.run,
+                fds=(sockets.inference.fileno(),),
+                log=places.logs / f"{name}.log",
+                tied=False,
+            )
+        )
+    return specs
+
+
+def worker_spec(places: Places, replica: ReplicaSpec) -> ChildSpec:
+    """An isolated worker, as the control plane orders it. The socket's name is short: the kernel bounds its path."""
+    address = places.workers / f"{hashlib.sha256(replica.id.encode()).hexdigest()[:16]}.sock"
+    name = f"model-worker {replica.id}"
+    config = {
+        "package": replica.package,
+        "socket": str(address),
+        "title": f"modelyard: model-worker {replica.service} {replica.id.rpartition('.')[2]}",
+        "threads": replica.threads,
+        "memory": replica.memory_bytes,
+    }
+    return child(
+        name,
+        "model_worker",
+        config,
+        place=places.run,
+        log=places.logs / f"model-worker-{replica.id}.log",
+        tied=False,
+        facts={"replica_id": replica.id, "address": str(address)},
+    )

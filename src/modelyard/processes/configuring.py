@@ -1,0 +1,52 @@
+"""Write the configuration of a supervised program, and name what it listens to: shared by `up` and `serve`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from modelyard.foundation.supervision import ChildSpec
+from modelyard.processes.edge_rules import Exposure
+
+_WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  (a comparison, not a bind)
+
+
+def edge_config(exposure: Exposure) -> dict[str, Any]:
+    """The part of a listener's configuration that says who may reach it, and how."""
+    own = [] if exposure.host in _WILDCARDS else [exposure.host]
+    config: dict[str, Any] = {
+        "hosts": [*exposure.allowed_hosts, *own],
+        "trusted_proxies": list(exposure.trusted_proxies),
+    }
+    if exposure.tls_cert:
+        config["tls"] = {"certificate": exposure.tls_cert, "key": exposure.tls_key}
+    return config
+
+
+def child(  # noqa: PLR0913  (one parameter a fact of the child)
+    name: str,
+    module: str,
+    config: Mapping[str, Any],
+    *,
+    place: Path,
+    fds: tuple[int, ...] = (),
+    log: Path | None = None,
+    tied: bool = True,
+    facts: Mapping[str, str] | None = None,
+) -> ChildSpec:
+    """A child that runs `modelyard.processes.<module>` with `config`, which is written to `place`/`name`.json."""
+    path = place / f"{name}.json"
+    draft = path.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_bytes(msgspec.json.encode(config))
+    draft.replace(path)
+    return ChildSpec(
+        name=name,
+        module=f"modelyard.processes.{module}",
+        arguments=("--config", str(path)),
+        fds=fds,
+        log=log,
+        tied=tied,
+        facts=facts or {},
+    )
