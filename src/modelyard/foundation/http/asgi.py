@@ -102,6 +102,8 @@ class _Exchange:
             self._end_badly("was cancelled")
             raise
         except Exception:  # noqa: BLE001  (the request edge: logged, answered 500)
+            if self._reply.closed:  # what frameworks make of `ClientGone`
+                return
             _LOG.exception("request %s failed", self._request.id)
             self._end_badly("failed")
             return
@@ -220,7 +222,6 @@ class _Lifespan:
         self.state: dict[str, Any] = {}
         self._inbox: asyncio.Queue[Message] = asyncio.Queue(2)
         self._started = asyncio.Event()
-        self._stopped = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._refusal: str | None = None
         self._supported = True
@@ -250,24 +251,26 @@ class _Lifespan:
         try:
             await self._app(scope, self._inbox.get, self._send)
         except Exception as error:  # noqa: BLE001  (ASGI: an application without lifespan raises here)
+            if self._refusal is not None:
+                return
             if self._started.is_set():
                 _LOG.exception("the application's shutdown failed")
             elif not isinstance(error, (AssertionError, KeyError, ValueError, NotImplementedError)):
-                self._refusal = self._refusal or f"{type(error).__name__}: {error}"
+                self._refusal = f"{type(error).__name__}: {error}"
             else:
                 self._supported = False
         finally:
             self._started.set()
-            self._stopped.set()
 
     async def _send(self, message: Message) -> None:
         match message["type"]:
             case "lifespan.startup.complete":
                 self._started.set()
             case "lifespan.startup.failed":
-                self._refusal = str(message.get("message", "")) or "no reason given"
+                lines = str(message.get("message", "")).strip().splitlines()  # frameworks send a whole traceback
+                self._refusal = lines[-1] if lines else "no reason given"
                 self._started.set()
             case "lifespan.shutdown.failed":
                 _LOG.error("the application's shutdown failed: %s", message.get("message", ""))
             case _:
-                self._stopped.set()
+                pass  # the shutdown is complete when the application returns

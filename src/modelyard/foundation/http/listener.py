@@ -28,6 +28,8 @@ class Listener:
         self._sockets = sockets
         self._tls = tls
         self._handler = handler
+        self._addresses = [_address(each) for each in sockets]
+        self._port = next((each.getsockname()[1] for each in sockets if each.family != socket.AF_UNIX), 0)
         self._servers: list[asyncio.Server] = []
         self._tls_timer: asyncio.TimerHandle | None = None
         self._unix_path: Path | None = None
@@ -35,12 +37,12 @@ class Listener:
     @property
     def addresses(self) -> list[str]:
         """`host:port` of each TCP socket, the path of each Unix socket."""
-        return [_address(each) for each in self._sockets]
+        return list(self._addresses)
 
     @property
     def port(self) -> int:
         """The port of the first TCP socket; 0 when there is none."""
-        return next((each.getsockname()[1] for each in self._sockets if each.family != socket.AF_UNIX), 0)
+        return self._port
 
     @property
     def connections(self) -> int:
