@@ -11,7 +11,9 @@ def spec(name: str, datatype: str, shape: tuple[int, ...], **more: Any) -> Tenso
     return TensorSpec(name=name, datatype=DataType(datatype), shape=shape, **more)
 
 
-def signature(*inputs: TensorSpec, outputs: tuple[TensorSpec, ...] = (), golden: Golden | None = None, **more: Any) -> Signature:
+def signature(
+    *inputs: TensorSpec, outputs: tuple[TensorSpec, ...] = (), golden: Golden | None = None, **more: Any
+) -> Signature:
     contract = ModelContract(
         inputs=inputs, outputs=outputs or (spec("y", "FP32", (-1, 2)),), **{"max_batch_size": 10_000, **more}
     )

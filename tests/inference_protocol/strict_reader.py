@@ -8,7 +8,11 @@ import math
 import struct
 from typing import Any
 
-INTS = {f"{sign}INT{bits}": (0 if sign else -(2 ** (bits - 1)), 2 ** (bits - (not sign)) - 1) for sign in ("", "U") for bits in (8, 16, 32, 64)}
+INTS = {
+    f"{sign}INT{bits}": (0 if sign else -(2 ** (bits - 1)), 2 ** (bits - (not sign)) - 1)
+    for sign in ("", "U")
+    for bits in (8, 16, 32, 64)
+}
 
 
 class No(Exception):
@@ -115,7 +119,9 @@ def options(document: dict[str, Any], outputs: set[str]) -> None:
 
 
 def parameters(value: Any) -> None:
-    need(value is None or (isinstance(value, dict) and all(isinstance(one, (str, int, float)) for one in value.values())))
+    need(
+        value is None or (isinstance(value, dict) and all(isinstance(one, (str, int, float)) for one in value.values()))
+    )
 
 
 def need(condition: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from protocol_models import MODELS, M1
+from protocol_models import M1, MODELS
 
 from modelyard.domain.errors import ModelyardError
 from modelyard.inference.protocol import parse_json_size, read_infer, write_error
@@ -27,8 +27,8 @@ def test_the_corpus_holds_the_cases_that_are_meant() -> None:
 @pytest.mark.parametrize("case", cases())
 def test_a_case_of_the_corpus_gets_its_code(case: dict[str, Any]) -> None:
     space: dict[str, Any] = {}
-    exec(CORPUS["prelude"], space)  # noqa: S102  (the corpus writes its requests as Python)
-    message = eval(case["construct"], space)  # noqa: S307
+    exec(CORPUS["prelude"], space)
+    message = eval(case["construct"], space)
     head, _, body = message.partition(b"\r\n\r\n")
     model = re.search(rb"/v2/models/([^/]+)/", head)
     size = re.search(rb"Inference-Header-Content-Length: (\S+)", head)

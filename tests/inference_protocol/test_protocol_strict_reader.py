@@ -46,15 +46,24 @@ def requests(draw: st.DrawFn) -> tuple[dict[str, tuple[str, list[int]]], dict[st
         count = rows * (tail[0] if tail else 1) * (tail[1] if len(tail) > 1 else 1)
         data = draw(st.lists(value_for(datatype), min_size=count, max_size=count))
         tensors.append(
-            {"name": name, "shape": shape, "datatype": datatype, "data": nest(data, shape) if draw(st.booleans()) else data}
+            {
+                "name": name,
+                "shape": shape,
+                "datatype": datatype,
+                "data": nest(data, shape) if draw(st.booleans()) else data,
+            }
         )
     document: dict[str, Any] = {"inputs": tensors}
     if draw(st.booleans()):
         document["id"] = draw(st.text(st.characters(codec="utf-8"), max_size=4))
     if draw(st.booleans()):
-        document["outputs"] = draw(st.sampled_from([[], None, [{"name": "y"}], [{"name": "y", "parameters": {"binary_data": True}}]]))
+        document["outputs"] = draw(
+            st.sampled_from([[], None, [{"name": "y"}], [{"name": "y", "parameters": {"binary_data": True}}]])
+        )
     if draw(st.booleans()):
-        document["parameters"] = draw(st.sampled_from([{}, None, {"priority": 1}, {"a": "b", "c": 1.5}, {"timeout": -1}]))
+        document["parameters"] = draw(
+            st.sampled_from([{}, None, {"priority": 1}, {"a": "b", "c": 1.5}, {"timeout": -1}])
+        )
     return contract, document
 
 
@@ -74,10 +83,35 @@ def mutated(draw: st.DrawFn) -> tuple[dict[str, tuple[str, list[int]]], bytes]:
     contract, document = draw(requests())
     if draw(st.booleans()):
         mutate(draw, document)
-    body = json.dumps(document, ensure_ascii=draw(st.booleans()), separators=draw(st.sampled_from([None, (",", ":")]))).encode()
+    body = json.dumps(
+        document, ensure_ascii=draw(st.booleans()), separators=draw(st.sampled_from([None, (",", ":")]))
+    ).encode()
     if draw(st.integers(0, 3)) == 0:
         at = draw(st.integers(0, len(body)))
-        piece = draw(st.sampled_from([b"", b",", b"]", b"[", b'"', b"1", b"-", b'"id":"a",', b"\\", b"NaN", b" ", b"\xff", b"9" * 40, b"e9", b"0", b".5", b'"inputs":1,', b"null"]))
+        piece = draw(
+            st.sampled_from(
+                [
+                    b"",
+                    b",",
+                    b"]",
+                    b"[",
+                    b'"',
+                    b"1",
+                    b"-",
+                    b'"id":"a",',
+                    b"\\",
+                    b"NaN",
+                    b" ",
+                    b"\xff",
+                    b"9" * 40,
+                    b"e9",
+                    b"0",
+                    b".5",
+                    b'"inputs":1,',
+                    b"null",
+                ]
+            )
+        )
         body = body[:at] + piece + body[at + draw(st.integers(0, 2)) :]
     return contract, body
 
@@ -95,7 +129,12 @@ X = {"x": ("FP32", [-1, 2])}
 @example((X, b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,1e400]}]}'))
 @example((X, b'{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2],[3,4,5]]}]}'))
 @example((X, b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[[1],[2]]}]}'))
-@example((X, b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}],"parameters":null,"outputs":null,"id":null}'))
+@example(
+    (
+        X,
+        b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}],"parameters":null,"outputs":null,"id":null}',
+    )
+)
 @example((X, b'\xef\xbb\xbf{"inputs":[]}'))
 def test_both_readers_decide_alike(case: tuple[dict[str, tuple[str, list[int]]], bytes]) -> None:
     contract, body = case
