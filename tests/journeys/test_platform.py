@@ -146,6 +146,7 @@ def test_a_second_platform_on_the_same_data_is_refused_by_name(digits_platform: 
     second = Platform(tmp_path, ["--data", str(digits_platform.places.data)])
     with pytest.raises(AssertionError, match="already in use by the platform with process id"):
         second.start()
+    second.end()
 
 
 def _titles(processes: list[psutil.Process]) -> list[str]:

@@ -91,6 +91,7 @@ class Command:
                 _end(tree)
             if self._stream is not None:
                 self._stream.close()
+                self._stream = None
 
 
 @dataclass
@@ -150,7 +151,7 @@ class Platform:
     def end(self) -> None:
         """End whatever is left of it. Idempotent."""
         left = read_left(self.places.run / "children.json")
-        if self.command is not None and self.command.process is not None and self.command.process.poll() is None:
+        if self.command is not None and self.command.process is not None:
             self.command.stop()
         _end([psutil.Process(entry.pid) for entry in left if entry.is_alive()])
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final, Protocol
 
 import psutil
@@ -45,12 +44,12 @@ _SAVE_EVERY_S: Final = 1.0
 class Standing:
     """What stands when `up` is ready."""
 
-    data: Path
+    data: str
     control_url: str
     inference_url: str
     auth_required: bool
     adopted: tuple[str, ...]
-    bootstrap_token: Path | None
+    bootstrap_token: str | None
 
 
 class Watcher(Protocol):
@@ -204,12 +203,12 @@ class _Platform:
         host = url_host(exposure.host)
         token = self._places.data / "bootstrap.token"
         return Standing(
-            data=self._places.data,
+            data=str(self._places.data),
             control_url=f"{exposure.scheme}://{host}:{_port(sockets.control)}",
             inference_url=f"{exposure.scheme}://{host}:{_port(sockets.inference)}",
             auth_required=exposure.auth_required,
             adopted=tuple(left),
-            bootstrap_token=token if exposure.auth_required and token.exists() else None,
+            bootstrap_token=str(token) if exposure.auth_required and token.exists() else None,
         )
 
 
