@@ -20,7 +20,7 @@ from modelyard.inspection.weights.pickle_values import MARK, OPAQUE, SMALL, Fiel
 
 _TEXT_CHARS: Final = 256
 _INT_BYTES: Final = 16
-_LINE: Final = 1 << 16
+_LINE: Final = 4096
 _NESTED: Final = 8
 _PROTOCOL: Final = 5
 _MAX_FOREIGN: Final = 64
@@ -121,7 +121,7 @@ class Machine:
         else:
             length = int.from_bytes(self._take(_LENGTH_BYTES[size]), "little")
             self._arg_size = length
-            if length <= _TEXT_CHARS * 4:
+            if length <= _TEXT_CHARS:
                 self._arg = self._take(length)
             else:
                 self._skip(length)
@@ -141,17 +141,20 @@ class Machine:
         self.pos += count
 
     def _line(self) -> bytes:
-        end = self.data.find(b"\n", self.pos, self.pos + _LINE)
+        """The text up to a newline; of a long one only its length is kept."""
+        begin = self.pos
+        end = self.data.find(b"\n", begin)
         if end < 0:
             raise WeightsFormat("a line of the pickle does not end")
-        begin, self.pos = self.pos, end + 1
-        return self.data[begin:end]
+        self.pos = end + 1
+        self._arg_size = end - begin
+        return self.data[begin:end] if end - begin <= _LINE else b""
 
     def _step(self, name: str) -> None:
         if name in _PUSHED:
             self._stack.append(_PUSHED[name])
         elif name in _TEXT_OPS:
-            self._stack.append(self._text())
+            self._stack.append(self._text(name))
         elif name in _INT_OPS:
             self._stack.append(self._whole_number(signed=name not in {"BININT1", "BININT2"}))
         elif name in _TUPLES:
@@ -165,16 +168,20 @@ class Machine:
 
     # values
 
-    def _text(self) -> object:
+    def _text(self, name: str) -> object:
+        """A plain ASCII text. Others are not kept: no name needs them, and readers may decode them differently."""
         raw = self._arg
-        if not isinstance(raw, bytes) or self._arg_size > _TEXT_CHARS * 4:
+        if not isinstance(raw, bytes) or self._arg_size > _TEXT_CHARS or not raw.isascii() or b"\\" in raw:
             return OPAQUE
-        text = raw.decode("utf-8", "surrogatepass") if b"\\" not in raw else raw.decode("unicode_escape", "replace")
-        return text.strip("'\"") if len(text) <= _TEXT_CHARS else OPAQUE
+        if name == "STRING":
+            if len(raw) < 2 or raw[:1] not in (b"'", b'"') or raw[-1:] != raw[:1]:  # noqa: PLR2004
+                raise WeightsFormat("a text of the pickle has no quotes")
+            raw = raw[1:-1]
+        return raw.decode("ascii")
 
     def _whole_number(self, *, signed: bool) -> object:
         raw = self._arg
-        if not isinstance(raw, bytes) or len(raw) > _INT_BYTES:
+        if not isinstance(raw, bytes) or self._arg_size > _INT_BYTES:
             return OPAQUE
         return int.from_bytes(raw, "little", signed=signed)
 
