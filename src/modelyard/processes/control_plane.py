@@ -3,8 +3,8 @@
     python -m modelyard.processes.control_plane --config FILE [--ready-fd N] [--tied-to PID]
 
 The configuration is a `ControlConfig` as JSON. It serves the control API on its listener and, on a Unix socket that
-only this user can open, the routing table to the model servers. It says that it is ready when both listen. SIGTERM drains.
-Predictions do not come through here: this process may be killed at any time without one of them failing.
+only this user can open, the routing table to the model servers. It says that it is ready when both listen. SIGTERM
+drains. Predictions do not come through here: this process may be killed at any time without one of them failing.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Services: what is wanted of them, how they get there, every revision they had.
 
-`Deployments` takes wishes, `Reconciler` fulfils them, `service_routes` is what the routing table says of all services. Where
-workers run is an orchestrator's business; they are reached by name.
+`Deployments` takes wishes, `Reconciler` fulfils them, `service_routes` is what the routing table says of all services.
+Where workers run is an orchestrator's business; they are reached by name.
 """
 
 from typing import Final
@@ -27,6 +27,6 @@ __all__ = [
     "Publish",
     "Reconciler",
     "Wish",
-    "routes",
+    "service_routes",
     "services_using",
 ]
