@@ -1,15 +1,18 @@
 """Packages, tables and real model servers for the data plane's tests; everything that is started is ended."""
 
+import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Self
 
 import httpx
 import numpy as np
@@ -153,6 +156,10 @@ class Server:
         rows = [line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, value in rows}
 
+    def is_ready(self) -> bool:
+        with self.client() as client:
+            return client.get("/v2/health/ready").status_code == 200
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -261,4 +268,50 @@ def question(*rows: list[float], name: str = "x", **more) -> dict:
 @pytest.fixture
 def kit() -> SimpleNamespace:
     """The functions of this file, for tests to call."""
-    return SimpleNamespace(until=until, spec=spec, backend=backend, service=service, table=table, question=question)
+    return SimpleNamespace(
+        until=until, spec=spec, backend=backend, service=service, table=table, question=question, Traffic=Traffic
+    )
+
+
+class Traffic:
+    """Clients that ask without pause until they are told to stop. `wrong` keeps what was not the right answer."""
+
+    def __init__(self, port: int, path: str, body: bytes, *, clients: int = 4, right: Callable[[bytes], bool]) -> None:
+        self.answered = 0
+        self.versions: list[str] = []
+        self.wrong: list[str] = []
+        self._stop = threading.Event()
+        self._right = right
+        self._threads = [threading.Thread(target=self._ask, args=(port, path, body)) for _ in range(clients)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        until(lambda: self.answered > 20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def more(self, count: int) -> None:
+        """Return when that many more were answered."""
+        goal = self.answered + count
+        until(lambda: self.answered >= goal or self.wrong)
+
+    def _ask(self, port: int, path: str, body: bytes) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+        while not self._stop.is_set():
+            try:
+                connection.request("POST", path, body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                content = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.wrong.append(repr(error))
+                return
+            if answer.status != 200 or not self._right(content):
+                self.wrong.append(f"{answer.status} {content[:300]!r}")
+            self.versions.append(answer.headers.get("x-model-version", ""))
+            self.answered += 1
+        connection.close()

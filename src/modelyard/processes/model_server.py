@@ -191,7 +191,7 @@ class ModelServer:
 
     def _changed(self) -> None:
         self._handler.services_changed()
-        if self._board.acknowledged == self._board.revision:
+        if not self._board.is_loading:
             self._settled.set()
         if self._link is not None:
             self._link.changed()
@@ -207,7 +207,8 @@ class ModelServer:
 
     async def _first_settled(self) -> None:
         """With a table at hand, ready means that its models are; without one there is nothing to wait for."""
-        if self._board.revision >= 0:
+        if self._board.is_loading:
+            self._settled.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._settled.wait(), _FIRST_TABLE_S)
 

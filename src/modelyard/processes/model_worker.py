@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -108,9 +108,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce the model."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._worker.hello)
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self._worker.hello)
 
     def data_received(self, data: bytes) -> None:
         """Take frames."""

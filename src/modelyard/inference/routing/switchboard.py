@@ -97,6 +97,15 @@ class Switchboard:
         )
 
     @property
+    def is_loading(self) -> bool:
+        """Whether this process loads a model of its own just now; isolated workers are waited for by nobody."""
+        return any(
+            backend.state is BackendState.LOADING and backend.key.isolation is Isolation.SHARED
+            for service in self.services.values()
+            for backend in service.backends.values()
+        )
+
+    @property
     def in_flight(self) -> int:
         """Requests in hand, in this process."""
         return sum(service.in_flight for service in self.services.values())

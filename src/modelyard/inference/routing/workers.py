@@ -10,11 +10,11 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
@@ -64,8 +64,7 @@ class _Connection(asyncio.Protocol):
         self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = perf_counter()
@@ -135,9 +134,9 @@ class WorkerPool:
             self._keepers.pop(address).cancel()
         for address in addresses:
             if address not in self._keepers:
-                self._keepers[address] = self.loop.create_task(self._keep(address), name=f"worker {address}")
+                self._keepers[address] = self._task(self._keep(address), f"worker {address}")
         if self._pinger is None:
-            self._pinger = self.loop.create_task(self._ping(), name="worker health")
+            self._pinger = self._task(self._ping(), "worker health")
 
     def start(self, batch: dict[str, Array], rows: int, done: Done) -> None:
         """Send `batch` to the worker with the least in hand."""
@@ -188,6 +187,11 @@ class WorkerPool:
         else:
             job.done(None, WorkerFailed(msgspec.msgpack.decode(payload, type=Failure).text), took)
 
+    def _task(self, work: Coroutine[None, None, None], name: str) -> "asyncio.Task[None]":
+        task = self.loop.create_task(work, name=name)
+        task.add_done_callback(_log_end)
+        return task
+
     def _assign(self, job: _Job) -> None:
         if self._live:
             min(self._live, key=lambda connection: len(connection.jobs)).send(job)
@@ -218,6 +222,11 @@ class WorkerPool:
             await asyncio.sleep(_PING_EVERY_S)
             for connection in list(self._live):
                 connection.ping()
+
+
+def _log_end(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("a task ended", extra={"task": task.get_name()}, exc_info=task.exception())
 
 
 def _is_own(connection: _Connection) -> bool:
