@@ -17,7 +17,7 @@ import msgspec
 
 from modelyard.domain.contract import Golden, ModelContract, ModelFormat, ServingPackage
 from modelyard.domain.errors.uploads import ProbeFailed
-from modelyard.domain.report import Check, Outcome, Refusal
+from modelyard.domain.report import Check, Refusal
 from modelyard.foundation.documents import from_plain, read_package, to_plain, write_package
 from modelyard.inspection.child_process import ChildAnswer, StartedChild, refusal_of
 
@@ -67,7 +67,7 @@ class ConvertJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertResult:
-    """A package in the job's `out` (its `package.json` is written), or the refusal; `checks` in the order they ended."""
+    """A package in the job's `out` (`package.json` is written), or the refusal; `checks` in the order they ended."""
 
     package: ServingPackage | None
     checks: tuple[Check, ...]
@@ -203,14 +203,3 @@ def _narrowed(before: ModelContract, after: ModelContract) -> ModelContract:
 def _distrust(answer: ChildAnswer, error: Exception) -> ChildAnswer:
     refused = error if isinstance(error, ProbeFailed) else ProbeFailed("the audit's child gave no usable answer")
     return replace(answer, refusal=refusal_of(refused))
-
-
-def failed_check(refusal: Refusal) -> Check:
-    """A check that stands for a refusal, for callers that list checks only."""
-    return Check(
-        name=f"audit.{refusal.code}",
-        outcome=Outcome.FAILED,
-        summary=refusal.detail,
-        evidence={"code": refusal.code},
-        hint=refusal.hint,
-    )

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,14 +47,16 @@ class ChildAnswer:
 class StartedChild:
     """A child program that has been started and waits for its request."""
 
-    def __init__(self, program: str, *, imports: str = "") -> None:
+    def __init__(self, program: str, *, imports: str = "", launch: Sequence[str] = ()) -> None:
+        """`launch`: the interpreter's arguments up to the program's own; the program of this name when empty."""
+        start = launch or ("-m", f"modelyard.inspection.children.{program}")
         self._place = tempfile.TemporaryDirectory(prefix="modelyard-child-", ignore_cleanup_errors=True)
         self._events, theirs = os.pipe()
         self.program = program
         self.started = time.monotonic()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", f"modelyard.inspection.children.{program}", str(theirs), imports],
+                [sys.executable, "-I", *start, str(theirs), imports],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -228,7 +230,7 @@ def _write(selector: selectors.BaseSelector, stdin: Any, conversation: _Conversa
 
 
 def _surroundings(place: str) -> dict[str, str]:
-    """The whole environment of a child: nothing of ours, one thread a library, everything temporary in its own place."""
+    """The whole environment of a child: nothing of ours, one thread a library, a temporary place of its own."""
     threads = (
         "OMP_NUM_THREADS",
         "OPENBLAS_NUM_THREADS",

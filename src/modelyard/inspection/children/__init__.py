@@ -1,4 +1,4 @@
-"""The two child programs of the audit: `convert` turns an upload into a package, `probe` proves that the package answers.
+"""The two child programs of the audit: `convert` makes a package of an upload, `probe` proves that it answers.
 
 Libraries that read a stranger's bytes run only here. The parent starts the programs by name
 (`python -I -m modelyard.inspection.children.convert`), hands a request to their standard input and reads their events

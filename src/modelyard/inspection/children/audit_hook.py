@@ -1,8 +1,8 @@
 """The interpreter's own wall: an audit hook (PEP 578) that ends the process on what no model may do.
 
-Armed once, after the imports. It stands before the kernel's walls and says by name what was tried, so that a refusal can
-tell its reason; it is no boundary against native code, which is what the kernel's walls are for. Imports that our own
-code asks for still work: their code objects come from library folders.
+Armed once, after the imports. It stands before the kernel's walls and says by name what was tried, so that a refusal
+can tell its reason; it is no boundary against native code, which is what the kernel's walls are for. Imports still work:
+their code comes from library folders.
 """
 
 import os
@@ -61,8 +61,8 @@ class _State:
 
 
 def arm(*, write: Sequence[Path], report: Callable[[str], None]) -> None:
-    """From now on: nothing started, nothing connected, nothing written outside `write`. `report` hears what was tried."""
-    _State.write = tuple(f"{path.resolve()}{os.sep}" for path in write) + ("/dev/null",)
+    """From now on nothing is started, connected, or written outside `write`; `report` hears what was tried."""
+    _State.write = (*(f"{path.resolve()}{os.sep}" for path in write), "/dev/null")
     _State.libraries = ("<frozen ", *(f"{path}{os.sep}" for path in library_folders()))
     _State.report = staticmethod(report)
     sys.dont_write_bytecode = True  # modules that are imported later would want to be cached beside their source

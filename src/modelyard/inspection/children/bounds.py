@@ -1,7 +1,7 @@
 """Check the arrays that compiled code will follow without looking, before it is called.
 
 Decision trees, histogram boosting and neighbour trees walk arrays by the indices that lie in them; a file can hold any
-numbers there. What is wrong is refused here, so that a crafted file cannot make the library read or write past an array.
+numbers there. What is wrong is refused here: a crafted file cannot make the library read or write past an array.
 The same walk also takes every estimator down to one thread.
 """
 

@@ -4,8 +4,9 @@ Each entry leaves the estimator's answers to any request as they are, and every 
 afterwards. They can go when the converter needs them no more: tests name the estimator that each is for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -32,22 +33,63 @@ def convertible_form(estimator: Estimator) -> Iterator[None]:
             setattr(part, name, value)
 
 
+@cache
+def repair_converters() -> None:
+    """skl2onnx 1.20 writes True and False where ONNX wants 1 and 0, for histogram boosting; protobuf 7 refuses them."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common._registration import get_converter, get_shape_calculator
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    options = {"zipmap": [True, False, "columns"], "raw_scores": [True, False], "nocl": [True, False],
+               "output_class_labels": [False, True]}  # fmt: skip
+    for kind in (HistGradientBoostingClassifier, HistGradientBoostingRegressor):
+        alias = f"Sklearn{kind.__name__}"
+        update_registered_converter(
+            kind,
+            alias,
+            get_shape_calculator(alias),
+            _with_whole_numbers(get_converter(alias)),
+            overwrite=True,
+            options=options if kind is HistGradientBoostingClassifier else None,
+        )
+
+
+def _with_whole_numbers(converter: Callable[..., None]) -> Callable[..., None]:
+    def convert(scope: Any, operator: Any, container: Any) -> None:  # noqa: ANN401  (skl2onnx ships no types)
+        converter(scope, operator, _WholeNumbers(container))
+
+    return convert
+
+
+class _WholeNumbers:
+    """skl2onnx's container, with lists of truth values and numpy scalars written as whole numbers."""
+
+    def __init__(self, container: Any) -> None:  # noqa: ANN401
+        self._container = container
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._container, name)
+
+    def add_node(self, operator: str, inputs: Any, outputs: Any, **attributes: Any) -> Any:  # noqa: ANN401
+        """As the container's own."""
+        return self._container.add_node(
+            operator, inputs, outputs, **{name: _whole(value) for name, value in attributes.items()}
+        )
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, list) and value and isinstance(value[0], bool | np.bool_ | np.integer | int):
+        return [int(item) for item in value]
+    return value
+
+
 def _settings(part: Any) -> dict[str, Any]:  # noqa: ANN401  (any estimator or part of one)
     kind = type(part).__name__
-    if kind == "TreePredictor":
-        return {"nodes": _signed(part.nodes)}
     if kind == "VotingClassifier":
         return {"flatten_transform": False}  # matters to transform only, which no answer of a classifier uses
     if kind == "SimpleImputer" and _imputes_text(part):
         return {"missing_values": NEVER_SENT}
     return {}
-
-
-def _signed(nodes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Node fields as types whose elements ONNX's own helper takes for whole numbers (unsigned ones it does not)."""
-    fields = nodes.dtype.fields or {}
-    kinds = [(name, np.int64 if kind[0].kind == "u" else kind[0]) for name, kind in fields.items()]
-    return nodes.astype(kinds)
 
 
 def _imputes_text(imputer: Any) -> bool:  # noqa: ANN401

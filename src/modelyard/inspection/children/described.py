@@ -1,4 +1,4 @@
-"""What a fitted estimator reads and answers, in the terms of a contract; and the estimator's own answers in those terms.
+"""What a fitted estimator reads and answers, in the terms of a contract; and its own answers in those terms.
 
 `describe` looks, `Described.ask` calls. The audit compares these answers with the ONNX form; the runtime for approved
 originals serves them. Both go through here, so a served original answers exactly what the audit saw.
@@ -36,7 +36,7 @@ _NUMPY: Final = {
 
 
 class Reads(StrEnum):
-    """How the estimator wants its rows: one array, a table by column name, an array of mixed values, texts, mappings."""
+    """How the estimator wants rows: an array, a table by column name, an array of mixed values, texts, mappings."""
 
     ARRAY = "array"
     TABLE = "table"
@@ -157,7 +157,7 @@ class Described:
         return np.array([where[value] for value in predicted.ravel().tolist()], dtype=np.int64)
 
     def labels(self, given: tuple[str, ...]) -> tuple[str, ...]:
-        """Labels in class-index order: the user's when given (their number was checked), else the estimator's classes."""
+        """Labels in class-index order: the user's when given (their number was checked), else the classes."""
         return given or tuple(str(value) for value in self.classes)
 
     def labelling(self) -> Labelling | None:

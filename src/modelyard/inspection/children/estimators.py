@@ -98,7 +98,8 @@ def _ask(work: Work, described: Described) -> Asked:
             raise
         except Exception as error:
             raise ProbeFailed(
-                f"the model answers none of the rows made for it: {quote(f'{type(error).__name__}: {error}', limit=200)}",
+                "the model answers none of the rows made for it: "
+                + quote(f"{type(error).__name__}: {error}", limit=200),
                 hint="add a sample of rows it answers (sample.csv or sample.json), and check that it is fitted",
             ) from error
         found.summary = f"the original answers {len(next(iter(arrays.values())))} generated rows"
@@ -144,7 +145,8 @@ def _say(found: Any, described: Described, asked: Asked, best: Tried) -> None:  
         return
     found.evidence["differing"] = equal.shown(best.comparison, asked.answers, best.answers)
     found.summary = (
-        f"the ONNX form differs from the original on {len(best.comparison.rows_differ)} of {best.comparison.rows} rows, "
+        "the ONNX form differs from the original on "
+        f"{len(best.comparison.rows_differ)} of {best.comparison.rows} rows, "
         f"by up to {best.comparison.worst:.3g}: {step}"
     )
 
@@ -167,8 +169,10 @@ def _try(described: Described, asked: Asked) -> Tried:
 
 
 def _with_missing(described: Described, asked: Asked, session: Session) -> equal.Comparison | None:
-    """The comparison on rows with missing values when it is not equal there; a model without a step for missing values
-    then merely does not take them."""
+    """The comparison on rows with missing values when it is not equal there.
+
+    A model without a step for missing values then merely does not take them: None, and none are allowed.
+    """
     arrays = rows.with_missing(
         described, {name: array[-256:] for name, array in asked.arrays.items()}, sorted(described.allows_nan)
     )

@@ -14,7 +14,7 @@ from modelyard.domain.tensors import VARIABLE, DataType
 
 ML_DOMAIN: Final = "ai.onnx.ml"
 _ML_VERSION: Final = 3
-ONNX_TO_V2: Final = {
+ONNX_TO_V2: Final[dict[int, DataType]] = {
     TensorProto.BOOL: DataType.BOOL,
     TensorProto.UINT8: DataType.UINT8,
     TensorProto.UINT16: DataType.UINT16,
@@ -29,7 +29,7 @@ ONNX_TO_V2: Final = {
     TensorProto.DOUBLE: DataType.FP64,
     TensorProto.STRING: DataType.BYTES,
 }
-V2_TO_ONNX: Final = {kind: number for number, kind in ONNX_TO_V2.items()}
+V2_TO_ONNX: Final[dict[DataType, int]] = {kind: number for number, kind in ONNX_TO_V2.items()}
 
 
 def shape_of(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
@@ -44,7 +44,7 @@ def shape_of(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
 
 
 def drop_zipmaps(model: onnx.ModelProto) -> list[tuple[str, list[Any]]]:
-    """Take ZipMap nodes out; the graph then gives the tensor that fed them. Returns (new output, class values) pairs."""
+    """Take ZipMap nodes out: the graph then gives the tensor that fed them. Pairs of new output and class values."""
     graph = model.graph
     dropped = []
     for node in [node for node in graph.node if node.op_type == "ZipMap" and node.domain == ML_DOMAIN]:
@@ -125,7 +125,9 @@ def classes_to_positions(model: onnx.ModelProto, old: str, new: str, classes: Se
 
 
 def _encode(model: onnx.ModelProto, source: str, target: str, **tables: list[Any]) -> None:
-    model.graph.node.append(helper.make_node("LabelEncoder", [source], [target], domain=ML_DOMAIN, **tables))
+    node = helper.make_node("LabelEncoder", [source], [target], domain=ML_DOMAIN)
+    node.attribute.extend(helper.make_attribute(key, value) for key, value in tables.items())
+    model.graph.node.append(node)
     declared = [item for item in model.opset_import if item.domain == ML_DOMAIN]
     if not declared:
         model.opset_import.append(helper.make_opsetid(ML_DOMAIN, _ML_VERSION))
@@ -137,7 +139,7 @@ def join_columns(model: onnx.ModelProto, table: str, columns: Sequence[str], *, 
     """The input `table` [n, columns] becomes one input [n, 1] a column, joined inside."""
     taken = {name for node in model.graph.node for name in (*node.input, *node.output)} & set(columns)
     if taken:
-        raise ValueError(f"a column is named like something inside the model: {sorted(taken)[0]!r}")
+        raise ValueError(f"a column is named like something inside the model: {min(taken)!r}")
     kept = [item for item in model.graph.input if item.name != table]
     del model.graph.input[:]
     model.graph.input.extend([helper.make_tensor_value_info(name, kind, [None, 1]) for name in columns])
@@ -159,6 +161,15 @@ def _out_of_the_way(model: onnx.ModelProto, old: str, new: str) -> str:
         if output.name == old:
             output.name = inner
     return inner
+
+
+def use_known_locale(model: onnx.ModelProto) -> None:
+    """Text is folded by Unicode's rules in the locale that every machine has; the converter names one that few have."""
+    for node in model.graph.node:
+        if node.op_type == "StringNormalizer":
+            kept = [item for item in node.attribute if item.name != "locale"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, helper.make_attribute("locale", "C.UTF-8")])
 
 
 def drop_output(model: onnx.ModelProto, name: str) -> None:

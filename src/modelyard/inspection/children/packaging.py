@@ -1,4 +1,4 @@
-"""What every route through convert ends with: files in the package directory, rows for the probe, the package itself."""
+"""What every route through convert ends with: files in the package directory, rows for the probe, the package."""
 
 import json
 import os

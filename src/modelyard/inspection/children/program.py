@@ -68,7 +68,7 @@ class Program:
     def main(self, arguments: list[str]) -> int:
         """`arguments`: the descriptor for events, and what to import before the request is there."""
         channel = Channel(int(arguments[0]))
-        os.set_inheritable(int(arguments[0]), False)
+        os.set_inheritable(int(arguments[0]), False)  # noqa: FBT003  (its only signature)
         outer = walls.enter_namespaces()
         self.preload(arguments[1] if len(arguments) > 1 else "")
         document = json.loads(sys.stdin.buffer.read() or b"{}")
@@ -112,7 +112,7 @@ class Program:
 
 
 def _limit_resources(limits: Mapping[str, int], *, namespaced: bool) -> None:
-    _limit(resource.RLIMIT_CPU, int(limits["cpu_s"]))
+    _limit(resource.RLIMIT_CPU, int(limits["cpu_s"]), grace=1)  # SIGXCPU first, which says why
     _limit(resource.RLIMIT_FSIZE, int(limits["file_bytes"]))
     _limit(resource.RLIMIT_NOFILE, int(limits["open_files"]))
     _limit(resource.RLIMIT_CORE, 0)
@@ -122,10 +122,10 @@ def _limit_resources(limits: Mapping[str, int], *, namespaced: bool) -> None:
             _limit(resource.RLIMIT_NPROC, int(limits["processes"]))
 
 
-def _limit(which: int, value: int) -> None:
+def _limit(which: int, value: int, *, grace: int = 0) -> None:
     _, hard = resource.getrlimit(which)
     wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(which, (wanted, wanted))
+    resource.setrlimit(which, (wanted, wanted + grace if hard == resource.RLIM_INFINITY else hard))
 
 
 def _too_large(error: BaseException) -> AuditTimeout:

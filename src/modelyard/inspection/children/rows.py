@@ -22,7 +22,7 @@ _STYLES: Final = ("spread", "positive", "counts")
 
 
 def generate(described: Described, *, rows: int = ROWS, style: str = "spread") -> dict[str, Array]:
-    """One array an input, `rows` rows. Styles: "spread" over the known ranges, "positive" numbers only, "counts" 0 to 20."""
+    """One array an input. Styles: "spread" over the known ranges, "positive" numbers only, "counts" from 0 to 20."""
     rng = np.random.default_rng(SEED)
     if described.reads is Reads.TEXT:
         return {"text": _texts(described.columns[0].values, rows, rng)}
@@ -39,7 +39,7 @@ def generate(described: Described, *, rows: int = ROWS, style: str = "spread") -
 
 
 def usable(described: Described, *, rows: int = ROWS) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Generated rows that the estimator answers with finite numbers, and its answers; raises what the last try raised."""
+    """Rows that the estimator answers with finite numbers, and the answers; raises what the last try raised."""
     last: Exception = ValueError("the model's answers are not finite for any of the rows tried")
     for style in _STYLES:
         arrays = generate(described, rows=rows, style=style)
@@ -126,7 +126,7 @@ def _numbers(column: Column, rows: int, rng: np.random.Generator, style: str) ->
     if style == "counts":
         return rng.integers(0, 20, rows).astype(float)
     if column.low is None or column.high is None:
-        values = rng.normal(0, 1, rows) * rng.choice([1.0, 10.0], rows)
+        values: Array = rng.normal(0, 1, rows) * rng.choice([1.0, 10.0], rows)
     else:
         reach = (column.high - column.low) * _MARGIN
         values = rng.uniform(column.low - reach, column.high + reach, rows)

@@ -16,7 +16,7 @@ MAX_ROWS: Final = 1000
 _ROW_KEYS: Final = ("instances", "rows", "data", "records", "inputs")
 
 
-class SampleUnusable(Exception):  # noqa: N818  (becomes a warning, never an error)
+class SampleUnusable(Exception):
     """The sample does not say rows for these inputs; the text says why."""
 
 

@@ -25,7 +25,7 @@ def read_skops(path: Path) -> Unpickled:
             named = io.get_untrusted_types(file=path)
             foreign = [name for name in named if not is_allowed(*_parted(name))]
             if foreign:
-                raise WeightsUnsafe(
+                raise WeightsUnsafe(  # noqa: TRY301  (nothing has been read yet)
                     f"the skops file names {quote(foreign[0])}",
                     hint="only types of scikit-learn, numpy and scipy are known; bring own code as predict.py",
                 )

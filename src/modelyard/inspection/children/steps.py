@@ -15,7 +15,7 @@ _ROWS = 64
 
 
 def failing_step(described: Described, arrays: Mapping[str, Array]) -> str:
-    """The first step that cannot be expressed or answers differently, in words; the estimator itself if it has no steps."""
+    """The first step that has no ONNX form or answers differently, in words; without steps the estimator itself."""
     estimator = described.estimator
     if type(estimator).__name__ != "Pipeline":
         return _named(described, estimator, "")

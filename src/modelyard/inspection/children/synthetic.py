@@ -20,7 +20,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 def arrays_for(contract: ModelContract) -> Arrays:
     """One array an input, as many rows as stay small; sizes that each request chooses are 4."""
-    per_row = max(1, max(prod(_sizes(item)[1:]) for item in contract.inputs))
+    per_row = max(1, *(prod(_sizes(item)[1:]) for item in contract.inputs))
     rows = max(1, min(_ROWS, MAX_ELEMENTS // per_row))
     rng = np.random.default_rng(SEED)
     return {item.name: _values(item, rows, rng) for item in contract.inputs}

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from modelyard.domain.tensors import DataType
 from modelyard.inspection.children import graph_edit
-from modelyard.inspection.children.convertible import convertible_form
+from modelyard.inspection.children.convertible import convertible_form, repair_converters
 from modelyard.inspection.children.described import (
     CLASS_INDEX,
     CLUSTER,
@@ -25,7 +25,7 @@ OPSET: Final = {"": 21, "ai.onnx.ml": 3}
 """What the installed runtime surely has; newer sets bring nothing that these graphs use."""
 
 
-class NotConvertible(Exception):  # noqa: N818  (says what it is; never leaves the convert child)
+class NotConvertible(Exception):
     """skl2onnx cannot express a step; the text says which."""
 
 
@@ -38,6 +38,7 @@ def to_onnx(described: Described) -> onnx.ModelProto:
     import skl2onnx
 
     logging.getLogger("skl2onnx").setLevel(logging.CRITICAL)
+    repair_converters()
     joined = not described.one_input and not _selects_columns(described.estimator)
     try:
         with warnings.catch_warnings(), convertible_form(described.estimator):
@@ -52,9 +53,10 @@ def to_onnx(described: Described) -> onnx.ModelProto:
             names = [described.input_name(index) for index in range(len(described.columns))]
             graph_edit.join_columns(model, _JOINED, names, kind=graph_edit.V2_TO_ONNX[described.floats])
         _name_outputs(described, model)
+        graph_edit.use_known_locale(model)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  (a converter of a third party says "cannot" with any error)
+    except Exception as error:
         raise NotConvertible(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     return model
 
