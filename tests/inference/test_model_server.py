@@ -89,7 +89,7 @@ def test_pages_describe_what_is_served(served) -> None:
         assert client.get("/v2/models/m1/versions/3").json() == metadata
         assert client.get("/p/default/v2/models/m1").json() == metadata
         assert client.get("/v2/models/m1/ready").status_code == 200
-        assert client.get("/v2/models/m1/config").json()["max_batch_size"] == 64
+        assert client.get("/v2/models/m1/config").json()["max_batch_size"] == 10000
         assert "statistics" in client.get("/v2").json()["extensions"]
         index = client.post("/v2/repository/index", json={"ready": True}).json()
         assert index == [
@@ -132,6 +132,20 @@ def test_a_charset_and_no_content_type_are_fine(served, kit) -> None:
         )
         untyped = client.post("/v2/models/m1/infer", content=body)
     assert typed.status_code == untyped.status_code == 200
+
+
+def test_older_dialects_are_spoken(served, packages, servers, kit) -> None:
+    with served.client() as client:
+        answer = client.post("/v1/models/m1:predict", json={"instances": [[1, 2, 3], [4, 5, 6]]})
+        assert answer.json() == {"predictions": [[2.0, 4.0], [8.0, 10.0]]}
+        assert answer.headers["x-model-version"] == "3"
+        assert client.post("/p/default/v1/models/m1:predict", json={"instances": [[1, 2, 3]]}).status_code == 200
+        assert client.get("/v1/models/m1").json() == {"name": "m1", "ready": True}
+        assert client.post("/v1/models/m1:predict", json={"instances": [[1]]}).status_code == 400
+    alone = servers.start(kit.table(kit.service("only", kit.backend(packages.linear("only")))))
+    with alone.client() as client:
+        assert client.get("/ping").status_code == 200
+        assert client.post("/invocations", json={"inputs": [[1, 2, 3]]}).json() == {"predictions": [[1.0, 2.0]]}
 
 
 def test_the_account_adds_up_to_the_request(served, kit) -> None:

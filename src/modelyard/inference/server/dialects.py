@@ -6,7 +6,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelyard.inference.protocol import Encoded, InferRequest, Signature, parse_json_size, read_infer, write_infer
+from modelyard.inference.protocol import (
+    Encoded,
+    InferRequest,
+    Signature,
+    parse_json_size,
+    read_infer,
+    read_mlflow,
+    read_v1,
+    write_infer,
+    write_mlflow,
+    write_v1,
+)
 from modelyard.inference.server.call import InferCall
 
 Array = np.ndarray[Any, Any]
@@ -40,3 +51,26 @@ def _write_v2(call: InferCall, outputs: Mapping[str, Array]) -> Encoded:
 
 
 V2: Final = Dialect(("application/json", "application/octet-stream"), _read_v2, _write_v2)
+
+
+def _read_v1(body: bytes, fields: Fields, signature: Signature) -> InferRequest:
+    return read_v1(body, signature=signature)
+
+
+def _write_v1(call: InferCall, outputs: Mapping[str, Array]) -> Encoded:
+    assert call.backend.signature is not None
+    return write_v1(call.parsed, outputs, signature=call.backend.signature)
+
+
+def _read_mlflow(body: bytes, fields: Fields, signature: Signature) -> InferRequest:
+    kind = fields.get(b"content-type", b"").split(b";")[0].strip().lower()
+    return read_mlflow(body, is_csv=kind == b"text/csv", signature=signature)
+
+
+def _write_mlflow(call: InferCall, outputs: Mapping[str, Array]) -> Encoded:
+    assert call.backend.signature is not None
+    return write_mlflow(call.parsed, outputs, signature=call.backend.signature)
+
+
+V1: Final = Dialect(("application/json",), _read_v1, _write_v1)
+MLFLOW: Final = Dialect(("application/json", "text/csv"), _read_mlflow, _write_mlflow)

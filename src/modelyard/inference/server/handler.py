@@ -18,7 +18,7 @@ from modelyard.inference.routing import ServedBackend, Service, Switchboard
 from modelyard.inference.server.addresses import OPEN, POSTED, Address, Page, read_address
 from modelyard.inference.server.answers import send_error
 from modelyard.inference.server.call import InferCall
-from modelyard.inference.server.dialects import V2, Dialect
+from modelyard.inference.server.dialects import MLFLOW, V1, V2, Dialect
 from modelyard.inference.server.pages import Pages
 
 _READ: Final = frozenset({"GET", "HEAD"})
@@ -137,7 +137,7 @@ class InferenceHandler:
         batcher.submit(call)
 
 
-_PREDICTS: Final[Mapping[Page, Dialect]] = {Page.INFER: V2, Page.PREDICT: V2, Page.INVOCATIONS: V2}
+_PREDICTS: Final[Mapping[Page, Dialect]] = {Page.INFER: V2, Page.PREDICT: V1, Page.INVOCATIONS: MLFLOW}
 
 
 class _Everywhere(dict[str, Service]):

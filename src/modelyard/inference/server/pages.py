@@ -11,16 +11,31 @@ from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.metrics import Group, render
 from modelyard.foundation.metrics.exposition import CONTENT_TYPE
 from modelyard.inference.admission import Caller
+from modelyard.inference.protocol import (
+    model_configuration,
+    model_metadata,
+    repository_index,
+    server_metadata,
+    statistics,
+)
 from modelyard.inference.routing import ACCOUNT, FAMILIES, BackendState, ServedBackend, Service, Switchboard
 from modelyard.inference.server.addresses import Address, Page
 from modelyard.inference.server.answers import send_json
-from modelyard.inference.server.documents import model_config, model_metadata, server_metadata
 from modelyard.inference.server.statistics import model_statistics
 from modelyard.version import __version__
 
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
 _TEXT: Final = "text/plain"
+EXTENSIONS: Final = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+"""Of the Open Inference Protocol: only what works is listed."""
 
 
 class Pages:
@@ -67,7 +82,7 @@ class Pages:
         self._show[address.page](address, request, reply, caller)
 
     def _server(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
-        send_json(reply, server_metadata(__version__))
+        send_json(reply, server_metadata("modelyard", __version__, EXTENSIONS))
 
     def _version(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         reply.send(_OK, __version__.encode(), content_type=_TEXT)
@@ -80,9 +95,8 @@ class Pages:
     def _model(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         service, backend = self._backend(address, caller)
         assert backend.package is not None
-        assert backend.signature is not None
         versions = sorted({live.backend.version for live in service.live}, key=_by_number)
-        document = model_metadata(service.name, backend.package, versions=versions)
+        document = model_metadata(service.name, versions, backend.package.platform, backend.package.contract)
         send_json(reply, document, headers=backend.headers)
 
     def _model_ready(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
@@ -96,7 +110,10 @@ class Pages:
     def _model_config(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         service, backend = self._backend(address, caller)
         assert backend.package is not None
-        document = model_config(service.name, backend.package, batching=service.goal.batching)
+        package, wait_ms = backend.package, service.goal.batching.max_wait_ms
+        document = model_configuration(
+            service.name, package.platform, package.contract, max_queue_delay_us=int(wait_ms * 1000)
+        )
         send_json(reply, document, headers=backend.headers)
 
     def _model_stats(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
@@ -104,13 +121,13 @@ class Pages:
         if address.version is not None:
             service.at_version(address.version)
         group = Group.read(self._metrics, accounts=[ACCOUNT])
-        send_json(reply, {"model_stats": model_statistics(group, service, version=address.version)})
+        send_json(reply, statistics(model_statistics(group, service, version=address.version)))
 
     def _all_stats(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         project = address.project or caller.project
         group = Group.read(self._metrics, accounts=[ACCOUNT])
         services = [service for service in self._visible(caller) if service.project == project]
-        send_json(reply, {"model_stats": [row for each in services for row in model_statistics(group, each)]})
+        send_json(reply, statistics(row for each in services for row in model_statistics(group, each)))
 
     def _index(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         project = address.project or caller.project
@@ -122,7 +139,7 @@ class Pages:
             for backend in service.backends.values()
             if backend.state is BackendState.READY or not only_ready
         ]
-        send_json(reply, rows)
+        send_json(reply, repository_index(rows))
 
     def _load(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         service = self._service(address, caller)
@@ -162,15 +179,10 @@ def _may_read(caller: Caller, service: Service) -> bool:
     return any(caller.may(verb, service.project, service.name) for verb in (Verb.READ, Verb.INFER))
 
 
-def _index_row(service: Service, backend: ServedBackend) -> dict[str, str]:
+def _index_row(service: Service, backend: ServedBackend) -> tuple[str, str, str, str]:
     """A row of the repository index (Triton, model repository extension)."""
     states = {BackendState.READY: "READY", BackendState.LOADING: "LOADING"}
-    return {
-        "name": service.name,
-        "version": backend.backend.version,
-        "state": states.get(backend.state, "UNAVAILABLE"),
-        "reason": backend.reason,
-    }
+    return service.name, backend.backend.version, states.get(backend.state, "UNAVAILABLE"), backend.reason
 
 
 def _by_number(version: str) -> tuple[int, str]:
