@@ -59,7 +59,7 @@ def values_of(tensor: dict[str, Any], datatype: str, want: list[int]) -> list[An
     shape = tensor.get("shape")
     need(isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape))
     column = len(want) == 2 and want[1] == 1 and len(shape) == 1
-    need(column or (len(shape) == len(want) and all(w in {-1, s} for s, w in zip(shape, want))))
+    need(column or (len(shape) == len(want) and all(w in {-1, s} for s, w in zip(shape, want, strict=True))))
     parameters(tensor.get("parameters"))
     need("binary_data_size" not in (tensor.get("parameters") or {}))
     data = tensor.get("data")

@@ -41,7 +41,7 @@ def test_a_case_of_the_corpus_gets_its_code(case: dict[str, Any]) -> None:
         code = error.code
         status, document = write_error(error, request_id="r")
         assert status in case["expect"]["http"]
-        assert len(error.detail) <= 500
+        assert len(error.detail) <= 500  # noqa: PT017  (either outcome may be right)
         assert len(document) < 4000
     assert code == want
 

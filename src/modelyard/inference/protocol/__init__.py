@@ -1,7 +1,7 @@
 """The dialects that callers speak, as pure functions between bytes and arrays.
 
-`Signature` is a loaded model as its callers see it, compiled once. `read_infer` and `write_infer` speak the Open Inference
-Protocol V2 with its binary tensor data, classification and schedule policy extensions; `read_v1`/`write_v1` and
+`Signature` is a loaded model as its callers see it, compiled once. `read_infer` and `write_infer` speak the Open
+Inference Protocol V2 with its extensions for binary data, classification and schedule policy; `read_v1`/`write_v1` and
 `read_mlflow`/`write_mlflow` the two older dialects. `write_error` is the one place where an error gets its status here.
 """
 

@@ -1,7 +1,8 @@
 """Writing V2 answers: constants rendered once a model, the numbers straight from the arrays.
 
-Data is flat and row-major. JSON has no NaN and no infinity: such a value of the model's answer is `null` (as orjson, and
-with it KServe, writes it), so that one odd row does not cost the others their answer; binary output carries it exactly.
+Data is flat and row-major. JSON has no NaN and no infinity: such a value of the model's answer is `null` (as orjson,
+and with it KServe, writes it), so that one odd row does not cost
+the others their answer; binary output carries it exactly.
 """
 
 from collections.abc import Iterable, Mapping

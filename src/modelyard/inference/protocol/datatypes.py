@@ -41,7 +41,7 @@ class BadFrame(ValueError):
 
 
 def from_raw(data: Buffer, datatype: DataType) -> Array:
-    """The elements of a fixed-size datatype in `data`, flat; a view where alignment allows. BOOL is not checked here."""
+    """The elements of a fixed-size datatype in `data`, flat; a view where alignment allows. BOOL is unchecked."""
     if datatype is DataType.BF16:
         return (np.frombuffer(data, dtype="<u2").astype("<u4") << 16).view("<f4")
     array = np.frombuffer(data, dtype=MEMORY[datatype])

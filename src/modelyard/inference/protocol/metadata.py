@@ -60,7 +60,7 @@ def model_metadata(name: str, versions: Iterable[str], platform: str, contract: 
 
 
 def model_configuration(name: str, platform: str, contract: ModelContract, *, max_queue_delay_us: int = 0) -> Document:
-    """`GET /v2/models/{m}/config` in Triton's form: `max_batch_size` above 0 means that `dims` leave the batch axis out.
+    """`GET /v2/models/{m}/config` in Triton's form: where `max_batch_size` is above 0, `dims` leave the batch out.
 
     A model whose batches are not proved (`max_batch_size` 1 or 0) has 0 and whole `dims`.
     """

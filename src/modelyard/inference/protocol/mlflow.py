@@ -1,7 +1,7 @@
 """MLflow's scoring dialect: `/invocations` with exactly one of four members, or CSV, to `{"predictions": …}`.
 
-Columns that the model does not know are dropped, as MLflow does when it enforces a signature. `params` is accepted and has
-no effect: served models take none.
+Columns that the model does not know are dropped, as MLflow does when it enforces a signature. `params` is accepted and
+has no effect: served models take none.
 """
 
 import csv

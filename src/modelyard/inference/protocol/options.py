@@ -19,7 +19,7 @@ def apply_options(
     request: InferRequest,
     signature: Signature,
     *,
-    id: object,
+    id: object,  # noqa: A002  (the protocol's word)
     parameters: object,
     outputs: object,
 ) -> None:

@@ -120,7 +120,7 @@ def _quick_row(tensor: Any, one: Input) -> Array | None:  # noqa: ANN401  (a Ten
 
 def _quick_tensors(
     tensors: list[Any],
-    nested: bool,
+    nested: bool,  # noqa: FBT001  (the hot path passes by position)
     signature: Signature,
 ) -> tuple[dict[str, Array], int, int] | None:
     """Arrays, rows, and the keys and texts that the tensors account for."""

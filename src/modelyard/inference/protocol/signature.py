@@ -100,7 +100,7 @@ class Input:
     def pack(self, values: list[Any], shape: tuple[int, ...]) -> Array:
         """Checked Python values as an array; `OverflowError` or `struct.error` when one is out of range.
 
-        Packing is twice as fast as `numpy.array` on a list, and refuses what does not fit instead of making it infinite.
+        Packing is twice as fast as `numpy.array` on a list, and refuses what does not fit.
         """
         count = len(values)
         packer = self._packers.get(count)

@@ -1,8 +1,8 @@
 """Strict JSON as plain values, for every body that the quick path does not take as it stands.
 
 RFC 8259 without what parsers let through: duplicate keys, NaN and Infinity, a byte order mark, text that is not UTF-8,
-lone surrogates, numbers of more than `MAX_DIGITS` digits. Integers keep their value, so that the field they stand in can
-say what is wrong with them; a float beyond the range of FP64 is `inf`, and refused where it stands.
+lone surrogates, numbers of more than `MAX_DIGITS` digits. Integers keep their value, so that the field they stand in
+can say what is wrong with them; a float beyond the range of FP64 is `inf`, and refused where it stands.
 """
 
 import json
