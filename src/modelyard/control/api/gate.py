@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from modelyard.control.api.policy import Body, Open, PolicyTable, Rule
 from modelyard.control.api.problems import MEDIA_TYPE, headers_of, problem, status_of
 from modelyard.control.identity import LOCAL, Authenticator, Principal
-from modelyard.domain.access import Verb
+from modelyard.domain.access import Verb, key_id
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.edge import (
     BadHeader,
@@ -113,8 +113,8 @@ class Gate:
 
     async def _principal(self, scope: Scope, headers: Mapping[str, str]) -> Principal:
         key = _presented(headers)
-        if key is None and not self._auth_required:
-            return LOCAL
+        if not self._auth_required and (key is None or key_id(key) is None):
+            return LOCAL  # no key is asked for, and what was sent is none: a client that always sends something
         source = (scope.get("client") or ("local", 0))[0]
         return await asyncio.to_thread(self._authenticator.principal, key, source=source)
 
