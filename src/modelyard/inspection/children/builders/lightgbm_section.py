@@ -10,6 +10,7 @@ import numpy as np
 from modelyard.domain.errors.uploads import WeightsFormat
 from modelyard.inspection.children.builders.tree_ensemble import Floats, Ints, Test, Tree
 
+ZERO: Final = float(np.float32(1e-35))  # meta.h, kZeroThreshold
 _CATEGORICAL: Final = 1
 _DEFAULT_LEFT: Final = 2
 _MISSING_ZERO: Final = 1
@@ -107,7 +108,7 @@ def read_tree(section: Section, number: int, *, target: int) -> TextTree:
     tree = Tree(
         target=target,
         feature=feature,
-        split=np.where(categorical, 0.0, threshold),
+        split=np.where(categorical, 0.0, _beyond_zero(threshold)),
         test=np.where(categorical, np.uint8(Test.MEMBER), np.uint8(Test.LESS_OR_EQUAL)),
         yes=left,
         no=right,
@@ -122,6 +123,12 @@ def read_tree(section: Section, number: int, *, target: int) -> TextTree:
         MissingAs.OTHER: _columns(feature, numeric & (missing != _MISSING_ZERO)),
     }
     return TextTree(tree=tree, columns=columns)
+
+
+def _beyond_zero(threshold: Floats) -> Floats:
+    """Thresholds moved to the rim of what counts as zero: predict takes |x| ≤ kZeroThreshold as 0 (c_api.cpp)."""
+    above = np.where((threshold >= 0) & (threshold < ZERO), ZERO, threshold)
+    return np.where((above < 0) & (above >= -ZERO), np.nextafter(-ZERO, -np.inf), above)
 
 
 def _columns(feature: Ints, chosen: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> frozenset[int]:

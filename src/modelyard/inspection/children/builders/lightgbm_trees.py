@@ -17,12 +17,11 @@ from modelyard.domain.tensors import DataType
 from modelyard.inspection.children.builders import Built
 from modelyard.inspection.children.builders.boosted import Answer, begin, finish
 from modelyard.inspection.children.builders.graph import Graph
-from modelyard.inspection.children.builders.lightgbm_section import MissingAs, Section, TextTree, read_tree
+from modelyard.inspection.children.builders.lightgbm_section import ZERO, MissingAs, Section, TextTree, read_tree
 from modelyard.inspection.children.builders.tree_ensemble import add_ensemble
 
 _FEATURE_LIMIT: Final = 1_000_000
 _TARGET_LIMIT: Final = 10_000
-_ZERO: Final = float(np.float32(1e-35))  # meta.h, kZeroThreshold
 _ANSWERS: Final[Mapping[str, Answer]] = {
     **dict.fromkeys(
         (
@@ -129,7 +128,7 @@ def _prepared(graph: Graph, value: str, trees: list[TextTree], *, features: int,
         cut = graph.add("Mul", graph.add("Sign", value), graph.add("Floor", graph.add("Abs", value)))
         value = graph.add("Where", _mask(graph, categorical, features), cut, value)
     if zero:
-        tiny = graph.add("LessOrEqual", graph.add("Abs", value), graph.scalar(_ZERO, np.float64))
+        tiny = graph.add("LessOrEqual", graph.add("Abs", value), graph.scalar(ZERO, np.float64))
         missing = graph.add("And", tiny, _mask(graph, zero, features))
         value = graph.add("Where", missing, graph.scalar(float("nan"), np.float64), value)
     return value

@@ -48,7 +48,7 @@ _LINKS: Final[Mapping[str, Link]] = {
     **dict.fromkeys(("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft"), _EXP),
     "reg:logistic": Link(answer=Answer.SIGMOID, base="logit"),
     "binary:logistic": Link(answer=Answer.BINARY, base="logit"),
-    "binary:logitraw": Link(answer=Answer.VALUE, base="logit"),
+    "binary:logitraw": Link(answer=Answer.VALUE, base="vector"),
     "binary:hinge": Link(answer=Answer.HINGE),
     "multi:softprob": Link(answer=Answer.SOFTMAX),
     "multi:softmax": Link(answer=Answer.SOFTMAX),
@@ -130,6 +130,11 @@ def _base(param: Node, link: Link, targets: int) -> list[float]:
         match link.base:
             case "logit":
                 return [-math.log(1.0 / score - 1.0) for score in scores]
+            case "vector" if not param.text("base_score").startswith("["):
+                raise WeightsFormat(
+                    "binary:logitraw written before XGBoost 3.1 keeps its base score in another way",
+                    hint="load and save it again with XGBoost 3.1 or later",
+                )
             case "log":
                 return [math.log(score) for score in scores]
             case _:
@@ -190,6 +195,11 @@ def _floor(graph: Graph, value: str, columns: list[int], features: int) -> str:
 
 def _linear(graph: Graph, value: str, booster: Node, base: list[float]) -> str:
     """A gblinear booster: weights [feature + 1, target] with the bias last; missing counts as 0."""
+    if len(set(base)) > 1:
+        raise WeightsFormat(
+            "a gblinear booster with one base score a class is answered differently by different XGBoost versions",
+            hint="train it with a fixed base_score, such as 0.5",
+        )
     weights: Floats = booster.node("model").floats("weights")
     if len(weights) % len(base):
         raise WeightsFormat("the weights of the linear booster do not fit its targets")
