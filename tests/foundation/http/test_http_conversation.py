@@ -225,6 +225,21 @@ def test_a_client_that_does_not_read_is_dropped(uv, start):
         until(lambda: edge.listener.connections == 0, 4)
 
 
+@pytest.mark.parametrize("extra", ["Accept: */*", "Connection: close"])
+def test_a_slow_client_that_goes_on_taking_gets_everything(extra, start):
+    edge = start(Large(), limits=SHORT)
+    with edge.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.sendall(get("/", extra))
+        taken, began = 0, time.monotonic()
+        while taken < len(ZEROS):
+            part = client.recv(262_144)
+            assert part, "it was dropped"
+            taken += len(part)
+            time.sleep(max(0.0, began + taken / len(ZEROS) * 1.5 - time.monotonic()))  # its pace, not a wait
+        assert time.monotonic() - began > 1.4
+
+
 def test_a_client_that_asks_without_reading_is_not_read_from_for_ever(start):
     edge = start(Large(), limits=SHORT)
     with edge.connect() as client:

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelyard.foundation.http import EdgeLimits, HostPolicy, TrustedProxies
+from modelyard.foundation.http import EdgeLimits, HostPolicy, RouteRule, TrustedProxies
+from modelyard.foundation.http.head import Head, HeadRules, read_head
+from modelyard.foundation.http.recall import HeadMemory, recall_head
+from modelyard.foundation.http.refusal import Refused
 
 ZIPPED = gzip.compress(b"hello", mtime=0)
 HOST = b"Host: 127.0.0.1\r\n"
@@ -194,6 +197,52 @@ def shared_edge(start):
 class Stand:
     def handle(self, request, reply):
         reply.send(200, request.body)
+
+
+def outcome(read, *arguments):
+    try:
+        head = read(*arguments)
+    except Refused as refused:
+        return refused.status, refused.error.code
+    return [getattr(head, name) for name in Head.__slots__]
+
+
+RULES = HeadRules(
+    limits=EdgeLimits(max_headers=8),
+    hosts=HostPolicy().at(8000),
+    proxies=TrustedProxies(),
+    routes=lambda method, path: RouteRule(max_body_bytes=3) if path == "/echo" and method == "PUT" else None,
+    default_rule=RouteRule(max_body_bytes=1000),
+    peer="127.0.0.1",
+    scheme="http",
+)
+LINES = st.sampled_from(
+    [
+        HOST, b"Host: localhost:8000\r\n", b"Host: evil\r\n", b"Content-Length: 3\r\n", b"Content-Length: 4\r\n",
+        b"Content-Length: 0003\r\n", b"content-length: +3\r\n", b"Content-Length: 5000\r\n", b"Accept: a\r\n",
+        b"Accept: b\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: keep-alive\r\n", b"Connection: close\r\n",
+        b"X_Y: z\r\n", b"X-Internal-A: b\r\n", b"X-Forwarded-For: 1.2.3.4\r\n", b"X-Request-Id: ok-1\r\n",
+        b"X-Request-Id: <no>\r\n", b"Content-Encoding: gzip\r\n", b"Expect: 100-continue\r\n", b" folded\r\n",
+        b"A : b\r\n", b"A: b\n", b"A: \x00\r\n", b"traceparent: 00-1-1-01\r\n", b"Authorization: k\r\n",
+    ]
+)  # fmt: skip
+FIRST = st.sampled_from(
+    [
+        b"%b %b HTTP/1.%d\r\n" % (method, path, minor)
+        for method in (b"GET", b"PUT", b"HEAD", b"NOPE")
+        for path in (b"/echo", b"/echo?a=b", b"http://localhost:8000/echo", b"x", b"/a b")
+        for minor in (0, 1)
+    ]
+)
+
+
+@given(st.lists(st.tuples(FIRST, st.lists(LINES, max_size=5)), min_size=1, max_size=12))
+def test_what_is_recalled_is_what_the_strict_reader_says(heads):
+    memory = HeadMemory()
+    for first, lines in heads:
+        for follow in (lines, [HOST, *lines]):
+            raw = first + b"".join(follow) + b"\r\n"
+            assert outcome(recall_head, raw, RULES, memory) == outcome(read_head, raw, RULES)
 
 
 class Mirror:

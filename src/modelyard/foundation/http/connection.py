@@ -17,8 +17,8 @@ from modelyard.domain.errors.edge import BodyIncomplete, EdgeError, ReceiptDeadl
 from modelyard.foundation.http.body import BodyReader, BodyStream, ChunkedBody, SizedBody, WholeBody, inflate
 from modelyard.foundation.http.edge import Edge
 from modelyard.foundation.http.exchange import Reply, Request
-from modelyard.foundation.http.head import CHUNKED, Head, HeadRules, check_partial_head
-from modelyard.foundation.http.limits import RouteRule
+from modelyard.foundation.http.flow import LARGE_ANSWER, WriteWatch
+from modelyard.foundation.http.head import CHUNKED, Head, HeadRules, check_partial_head, unread_head
 from modelyard.foundation.http.recall import recall_head
 from modelyard.foundation.http.refusal import InternalError, Overloaded, Refused
 from modelyard.foundation.http.wire import CONTINUE
@@ -31,15 +31,6 @@ _LARGE: Final = 16384
 _MANY: Final = 64
 
 
-def _unread_head(method: str) -> Head:
-    """Stands for a head that was refused."""
-    return Head(
-        raw=b"", method=method, path="", query="", headers=[], fields={}, length=0, rule=RouteRule(max_body_bytes=0),
-        http10=False, keep_alive=False, expects_continue=False, gzip=False, client="", scheme="http", request_id=None,
-        plain=False,
-    )  # fmt: skip
-
-
 class Connection(asyncio.Protocol):
     """The protocol of one client connection."""
 
@@ -47,7 +38,7 @@ class Connection(asyncio.Protocol):
         "_body", "_buffer", "_closing", "_corked", "_drainers", "_final", "_finished", "_fresh", "_half_closed",
         "_handle", "_head", "_held", "_last", "_last_size", "_left", "_lingers", "_out", "_rate_mark",
         "_reader", "_reading", "_receiving", "_replies", "_reserved", "_rules", "_shut", "_skipped", "_stream",
-        "_stream_reply", "_tls", "_transport", "_write_paused", "closes", "deadline", "edge", "is_gone",
+        "_stream_reply", "_tls", "_transport", "_watch", "_write_paused", "closes", "deadline", "edge", "is_gone",
     )  # fmt: skip
 
     def __init__(self, edge: Edge, handle: Handle, *, tls: bool = False) -> None:
@@ -92,6 +83,7 @@ class Connection(asyncio.Protocol):
         edge = self.edge
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
+        self._watch = WriteWatch(self._transport, edge.limits)
         settings = edge.settings
         self._rules = HeadRules(
             limits=edge.limits,
@@ -155,7 +147,8 @@ class Connection(asyncio.Protocol):
         """The client does not take what we send."""
         self._write_paused = True
         self._fresh = False
-        self.deadline = self.edge.now + self.edge.limits.write_deadline_s
+        self._watch.begin()
+        self.deadline = self.edge.now + self._watch.step_s
         self._hold()
 
     def resume_writing(self) -> None:
@@ -177,8 +170,10 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """The deadline has come: of receiving, of idling, of writing, or of closing."""
-        if self._write_paused or self._half_closed or self._finished or self.is_gone:
+        if self.is_gone or (self._half_closed and not self._finished):
             self.abort()
+        elif self._write_paused or self._watch.is_on or self._finished:
+            self._check_taking(now)
         elif self._stream is not None and self._reader is not None:
             self._check_rate(self._stream, now)
         elif self._receiving and not self._shut:
@@ -205,6 +200,14 @@ class Connection(asyncio.Protocol):
         self._shut = True
         self._fresh = False
         self._transport.abort()
+
+    def _check_taking(self, now: float) -> None:
+        """Drop a client that does not take its answer."""
+        enough = self._watch.goes_on(self.edge.limits.min_write_rate_bytes_s)
+        if not enough or (self._finished and not self._watch.is_on):
+            self.abort()
+            return
+        self.deadline = now + self._watch.step_s if self._watch.is_on else self.edge.idle_at
 
     def _check_rate(self, stream: BodyStream, now: float) -> None:
         rule = self._head.rule if self._head is not None else self.edge.default_rule
@@ -458,6 +461,9 @@ class Connection(asyncio.Protocol):
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         self._transport.write(data)
+        if len(data) > LARGE_ANSWER and not (self._receiving or self._held or self._shut):
+            self._watch.begin()
+            self.deadline = self.edge.now + self._watch.step_s
 
     def _close_gently(self) -> None:
         """Send what is left, then close; input is drained a while, so that no reset overtakes the answer."""
@@ -477,7 +483,8 @@ class Connection(asyncio.Protocol):
     def _close_now(self) -> None:
         if self.is_gone:
             return
-        self.deadline = self.edge.now + self.edge.limits.write_deadline_s
+        self._watch.begin()
+        self.deadline = self.edge.now + self._watch.step_s
         self._transport.close()
 
     def _log(self, reply: Reply, size: int) -> None:
@@ -505,7 +512,7 @@ class Connection(asyncio.Protocol):
             edge = self.edge
             edge.requests = number = edge.requests + 1
             method = self._head.method if self._head is not None else "GET"
-            reply = Reply(self, _unread_head(method), number)
+            reply = Reply(self, unread_head(method), number)
             self._replies.append(reply)
         reply.refuse(refused.status, refused.error, close=True)
         reply.revoke()
@@ -549,6 +556,7 @@ class Connection(asyncio.Protocol):
             self._fresh = False
             if not self._receiving:
                 self._receiving = True
+                self._watch.is_on = False
                 self.deadline = self.edge.receipt_at
         else:
             self._fresh = True

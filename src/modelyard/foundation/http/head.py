@@ -85,6 +85,15 @@ class Head:
     """Whether an answer needs no thought: HTTP/1.1, kept alive, with a body, received whole."""
 
 
+def unread_head(method: str) -> Head:
+    """Stands for a head that was refused."""
+    return Head(
+        raw=b"", method=method, path="", query="", headers=[], fields={}, length=0, rule=RouteRule(max_body_bytes=0),
+        http10=False, keep_alive=False, expects_continue=False, gzip=False, client="", scheme="http", request_id=None,
+        plain=False,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadRules:
     """What a head is judged by on one connection."""

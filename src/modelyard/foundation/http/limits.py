@@ -34,7 +34,9 @@ class EdgeLimits:
     idle_s: float = 75.0
     """How long a kept-alive connection may stay silent between requests."""
     write_deadline_s: float = 30.0
-    """How long a client may leave our send buffer full before the connection is dropped."""
+    """How long a client may leave an answer untaken before the connection is dropped."""
+    min_write_rate_bytes_s: int = 1024
+    """The least rate at which a client has to take an answer that waits for it."""
     linger_s: float = 0.7
     """After a refusal: how long input is still drained, so that the answer is not lost to a reset."""
     half_close_grace_s: float = 0.5
