@@ -266,8 +266,23 @@ def question(*rows: list[float], name: str = "x", **more) -> dict:
 
 
 @pytest.fixture
-def kit() -> SimpleNamespace:
+def kit(kit_functions: SimpleNamespace) -> SimpleNamespace:
     """The functions of this file, for tests to call."""
+    return kit_functions
+
+
+@pytest.fixture(scope="session")
+def make_packages() -> type[Packages]:
+    return Packages
+
+
+@pytest.fixture(scope="session")
+def make_servers() -> type[Servers]:
+    return Servers
+
+
+@pytest.fixture(scope="session")
+def kit_functions() -> SimpleNamespace:
     return SimpleNamespace(
         until=until, spec=spec, backend=backend, service=service, table=table, question=question, Traffic=Traffic
     )

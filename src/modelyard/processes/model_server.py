@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
@@ -46,7 +46,6 @@ from modelyard.inference.routing import ACCOUNT, BoardOptions, ControlLink, Swit
 from modelyard.inference.server import AccessLog, InferenceHandler, Pages
 from modelyard.ports.runtime import LoadOptions
 
-_FIRST_TABLE_S: Final = 30.0
 _log = logging.getLogger("modelyard.model_server")
 
 
@@ -75,8 +74,9 @@ class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     `address_file`, the addresses it got are written there, one a line. `hosts` are names beyond loopback that `Host`
     may carry; ["*"] allows any. `pepper` is the file with the hex key of the key hashes. `metrics` is the directory of
     mapped counters and limits, shared by all servers of this machine. `auth` required asks for keys whatever the table
-    says. `threads` are for one run of a model. `deadline_s`, `max_in_flight` are defaults of services; `drain_s` is the
-    grace period. `access_log` is a file that takes one line a request.
+    says. `threads` are for one run of a model. `deadline_s` and `max_in_flight` are defaults of services; `drain_s` is
+    the grace period; `wait_first_s` how long the models of the first table are waited for before it says that it is
+    ready. `access_log` is a file that takes one line a request.
     """
 
     id: str = "model-server-0"
@@ -99,6 +99,7 @@ class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     deadline_s: float = 30.0
     max_in_flight: int = 1024
     drain_s: float = 30.0
+    wait_first_s: float = 30.0
     access_log: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -210,7 +211,7 @@ class ModelServer:
         if self._board.is_loading:
             self._settled.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._settled.wait(), _FIRST_TABLE_S)
+                await asyncio.wait_for(self._settled.wait(), self.config.wait_first_s)
 
     def _report(self) -> ServerReport:
         return ServerReport(
@@ -247,7 +248,7 @@ def read_pepper(config: ServerConfig) -> bytes:
     Raises:
         StartRefused: keys are required and there is no pepper, or others may read it.
     """
-    if config.pepper is None:
+    if config.pepper is None or not (config.auth == "required" or Path(config.pepper).exists()):
         if config.auth == "required":
             raise StartRefused("keys are required, but no pepper file is named", hint="start it with modelyard up")
         return os.urandom(32)
