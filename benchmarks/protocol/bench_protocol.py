@@ -1,8 +1,8 @@
 """Microseconds to read a request and write an answer, against the bare decoder and encoder in the same run.
 
 `python benchmarks/protocol/bench_protocol.py [ROUNDS]`. S has 4 numbers, M 256, R 12,288. Read floors: msgspec decoding
-the same body to a typed document, without any check; orjson to plain values. Write floor: orjson of the flat array. Each
-figure is the best of the rounds: what the code costs when nothing else runs.
+the same body to a typed document, without a check; orjson to plain values. Write floor: orjson of the flat array.
+Each figure is the best of the rounds: what the code costs when nothing else runs.
 """
 
 import json

@@ -95,6 +95,7 @@ def test_mlflow_reads_csv() -> None:
         (b"a,b,c\n1,2\n", "bad_data"),
         (b"a,b,c\n1,2,nan\n", "bad_data"),
         (b"\xff", "bad_request"),
+        (b"a,b,c\n1,2,1_0\n", "bad_data"),
         (b"a,b\n1,2\n", "shape_mismatch"),
     ],
 )

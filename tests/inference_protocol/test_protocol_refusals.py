@@ -151,6 +151,13 @@ def test_odd_bodies_are_refused_and_never_crash(text: bytes) -> None:
     assert status_of(type(error)) == 400
 
 
+def test_a_shape_of_very_many_dimensions_is_refused_before_it_is_multiplied() -> None:
+    shape = b",".join([b"9" * 18] * 2_000_000)  # multiplying these would take hours
+    error = refused(b'{"inputs":[{"name":"x","shape":[' + shape + b'],"datatype":"FP32","data":[1]}]}', M1)
+    assert error.code == "bad_shape"
+    assert len(write_error(error, request_id="r")[1]) < 2000
+
+
 def test_data_nested_very_deeply_is_refused() -> None:
     deep = b"[" * 800 + b"1" + b"]" * 800
     body = b'{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":' + deep + b"}]}"

@@ -32,6 +32,7 @@ from modelyard.inference.protocol.values import array_of, check_values, size_mis
 
 Array = np.ndarray[Any, Any]
 _LARGEST: Final = 2**63 - 1
+_MAX_RANK: Final = 32
 
 
 def load_document(text: bytes, signature: Signature) -> Any:  # noqa: ANN401  (plain JSON values)
@@ -165,6 +166,8 @@ def _shape(value: object, one: Input, signature: Signature) -> tuple[int, ...]:
     want = list(one.shape)
     if not isinstance(value, list):
         raise _bad_shape(one, signature, f"is {kind_of(value)}, not a list of sizes", kind_of(value))
+    if len(value) > _MAX_RANK:  # before the product: thousands of long sizes take seconds to multiply
+        raise _bad_shape(one, signature, f"has {len(value)} dimensions", f"{len(value)} dimensions")
     for size in value:
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= _LARGEST:
             raise _bad_shape(one, signature, f"holds {kind_of(size)}, which is no size", kind_of(size))

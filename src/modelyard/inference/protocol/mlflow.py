@@ -121,6 +121,8 @@ def _cell(text: str, kind: DataType) -> object:
         return {"true": True, "false": False}.get(text.strip().lower(), text)
     if not text.strip():
         return None
+    if not text.isascii() or "_" in text:
+        return text
     try:
         number = float(text) if kind.is_float else int(text)
     except ValueError:

@@ -170,7 +170,7 @@ class Signature:
 def closest(name: object, known: Iterable[str]) -> str:
     """A sentence that lists what there is, and names the nearest first when one is near."""
     names = list(known)
-    near = difflib.get_close_matches(str(name)[:128], names, n=1) if isinstance(name, str) else []
+    near = difflib.get_close_matches(name[:128], names[:256], n=1) if isinstance(name, str) else []
     listed = ", ".join(quote(one) for one in names[:8]) + (", …" if len(names) > 8 else "")  # noqa: PLR2004
     return f"did you mean {quote(near[0])}? there are: {listed}" if near else f"there are: {listed}"
 
