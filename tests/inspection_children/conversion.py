@@ -1,4 +1,4 @@
-"""Convert and probe in this process: what the child programs do behind their walls, without the cost of starting them."""
+"""Convert and probe in this process: what the child programs do behind their walls, without their start."""
 
 import hashlib
 from collections.abc import Mapping

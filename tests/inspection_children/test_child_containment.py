@@ -42,7 +42,7 @@ def attempt(code: str, place: Path, **limits: float) -> tuple[ChildAnswer, list[
 def test_every_wall_stands_and_is_evidence(tmp_path: Path) -> None:
     answer, checks = attempt("found['uid'] = os.getuid()", tmp_path)
     walls = checks[0].evidence["walls"]
-    assert checks[0].name == "sandbox.hostile"
+    assert checks[0].name == "sandbox.walls"
     assert walls["no_new_privileges"] == walls["audit_hook"] == walls["limits"] == "stands"
     assert "stands" in {walls["seccomp"], walls["landlock"]}
     assert answer.refusal is None

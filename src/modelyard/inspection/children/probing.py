@@ -200,6 +200,7 @@ def _difference(ask: Ask, rows: Mapping[str, Array], count: int) -> str:
         raise
     except Exception as error:  # noqa: BLE001  (a runtime refuses a batch with errors of its own)
         return f"a batch of {count} fails ({type(error).__name__})"
+    _require_finite(together)
     places = np.unique(np.linspace(0, count - 1, min(count, _SINGLES)).astype(int))
     for row in places:
         alone = ask(_part(rows, slice(row, row + 1)))

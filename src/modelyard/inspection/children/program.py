@@ -102,10 +102,10 @@ class Program:
         kernel = "stands" in {inner.get("seccomp"), inner.get("landlock")}
         channel.check(
             Check(
-                name=f"sandbox.{self.name}",
+                name="sandbox.walls",
                 outcome=Outcome.PASSED if kernel or not document.get("needs_kernel_wall") else Outcome.NEEDS_REVIEW,
                 summary="walls: " + ", ".join(sorted(name for name, state in standing.items() if state == "stands")),
-                evidence={"walls": standing, "limits": dict(limits)},
+                evidence={"child": self.name, "walls": standing, "limits": dict(limits)},
                 hint="" if kernel else "run on a Linux kernel with seccomp or Landlock to have pickles approved unseen",
             )
         )

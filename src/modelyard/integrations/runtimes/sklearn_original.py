@@ -44,13 +44,16 @@ class SklearnOriginal:
         if package.entry not in {path.name for path in directory.iterdir()}:
             raise NotSupported("the package lacks the file it names as its entry", hint="upload the model again")
         try:
+            from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
+
             from modelyard.inspection.children.original import open_original
         except ImportError as error:
             raise MissingExtra("scikit-learn is not installed", hint="pip install scikit-learn") from error
         before = psutil.Process().memory_info().rss
         described = open_original(directory, package)
+        threadpool_limits(options.threads)  # for good: the process holds this model and nothing else
         taken = max(0, psutil.Process().memory_info().rss - before)
-        return OriginalModel(described, package, threads=options.threads, memory_bytes=taken)
+        return OriginalModel(described, package, memory_bytes=taken)
 
 
 class OriginalModel:
@@ -58,10 +61,9 @@ class OriginalModel:
 
     device = "cpu"
 
-    def __init__(self, described: "Described", package: ServingPackage, *, threads: int, memory_bytes: int) -> None:
+    def __init__(self, described: "Described", package: ServingPackage, *, memory_bytes: int) -> None:
         self.memory_bytes = memory_bytes
         self._described: Described | None = described
-        self._threads = threads
         labelling = package.contract.labelling
         label = labelling.output if labelling else None
         self._outputs: Mapping[str, TensorSpec] = {
@@ -71,14 +73,11 @@ class OriginalModel:
 
     def run(self, batch: "Mapping[str, Array]") -> "dict[str, Array]":
         """Answers for one batch; raises what the estimator raises."""
-        from threadpoolctl import threadpool_limits
-
         from modelyard.inspection.children.v2_values import NUMPY
 
         if self._described is None:
             raise NotSupported("the model was closed", hint="load it again")
-        with threadpool_limits(self._threads):
-            answers = self._described.ask(batch)
+        answers = self._described.ask(batch)
         wanted = {
             name: answers[name] if item.datatype is DataType.BYTES else answers[name].astype(NUMPY[item.datatype])
             for name, item in self._outputs.items()
