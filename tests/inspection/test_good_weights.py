@@ -211,3 +211,15 @@ def test_a_large_joblib_array_is_passed_over_without_being_read() -> None:
     joblib.dump(NearestNeighbors().fit(np.zeros((100_000, 20))), buffer)
     facts = read_pickle(buffer.getvalue(), POLICY)
     assert facts.opcodes < 2_000
+
+
+def test_a_pickle_that_piles_up_values_is_refused_while_memory_is_flat() -> None:
+    import resource
+
+    from modelyard.domain.errors.uploads import WeightsFormat
+
+    data = b"\x80\x04" + b"\x8c\x04abcd\x94" * 1_000_000 + b"."
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsFormat, match="stack"):
+        read_pickle(data, POLICY)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024

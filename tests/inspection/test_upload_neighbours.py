@@ -14,6 +14,7 @@ NEIGHBOURS = {
     "thrice encoded": ("bundle(files={'%25252e%25252e%25252fx': b'x'})", "path_unsafe"),
     "two names that differ in case": ("bundle(files={'README.md': b'x', 'readme.md': b'y'})", "name_invalid"),
     "a name too long": ("bundle(files={'a' * 126 + '.md': b'x'})", "name_invalid"),
+    "a name that is no text": ("bundle(files={'a\\udcff.md': b'x'})", "name_invalid"),
     "an empty name": ("bundle(files={'': b'x'})", "name_invalid"),
     "a windows program as a card": ("bundle(files={'README.md': b'MZ\\x90\\x00' + bytes(60)})", "type_not_allowed"),
     "user code": ("bundle(files={'predict.py': b'x = 1'})", "type_not_allowed"),
@@ -26,6 +27,10 @@ NEIGHBOURS = {
     ),
     "a product beyond all memory": (
         "bundle(cfg=cfg(input={'name': 'x', 'datatype': 'FP32', 'shape': [2**30, 2**30]}))",
+        "config_invalid",
+    ),
+    "a datatype that is a list": (
+        "bundle(cfg=cfg(input={'name': 'x', 'datatype': ['FP32'], 'shape': [3]}))",
         "config_invalid",
     ),
     "a hydra target": ("bundle(cfg=cfg(example={'_target_': 'os.system'}))", "config_unsafe"),

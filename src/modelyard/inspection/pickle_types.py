@@ -41,7 +41,6 @@ ARRAYS: Final[Mapping[str, str]] = {
         "ObjectDType StrDType StringDType UInt16DType UInt32DType UInt64DType UInt8DType"
     ),
     "numpy.ma": "MaskedArray",
-    "numpy.ma": "MaskedArray",
     "numpy.ma.core": "MaskedArray _mareconstruct",
     "numpy.random": "Generator RandomState",
     "numpy.random._generator": "Generator",

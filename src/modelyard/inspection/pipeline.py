@@ -66,7 +66,8 @@ class _Job:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        return {file.name: file.sha256 for file in self.files}
+        """Name → hex SHA-256; names that are no Unicode text (they are refused) in an escaped form."""
+        return {file.name.encode("utf-8", "backslashreplace").decode(): file.sha256 for file in self.files}
 
 
 def inspect_bundle(  # noqa: PLR0913  (the face: what is given apart is named apart)
@@ -99,8 +100,8 @@ def inspect_bundle(  # noqa: PLR0913  (the face: what is given apart is named ap
 
 
 def _digest(job: _Job) -> str:
-    """The digest of the bundle; of names that are no text, a refused upload's report shows an escaped form."""
-    return bundle_digest({name.encode("utf-8", "backslashreplace").decode(): sha for name, sha in job.digests.items()})
+    """The digest of the bundle as it stands now: of the members, once an archive was taken apart."""
+    return bundle_digest(job.digests)
 
 
 def _given(labels: Path | None, config: Path | None) -> Sequence[ReceivedFile]:

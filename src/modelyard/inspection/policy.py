@@ -62,7 +62,7 @@ class InspectionPolicy:
     onnx_nodes: int = 200_000
     protobuf_depth: int = 64
     element_count: int = 1 << 33
-    pickle_opcodes: int = 4_000_000
+    pickle_opcodes: int = 3_000_000
     pickle_expanded_bytes: int = 2 * GIB
     text_model_bytes: int = 512 * MIB
 

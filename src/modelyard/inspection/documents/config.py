@@ -73,7 +73,7 @@ def _word(field: str, value: object, _: InspectionPolicy) -> None:
 
 
 def _format(field: str, value: object, _: InspectionPolicy) -> None:
-    if value not in set(ModelFormat):
+    if value not in list(ModelFormat):
         raise _wrong(field, f"one of {', '.join(ModelFormat)}")
 
 
@@ -95,7 +95,7 @@ def _tensor(field: str, value: object, policy: InspectionPolicy) -> None:
     if unknown:
         raise ConfigInvalid(f"{field} has no field {quote(min(unknown))}", hint="fields: name, datatype, shape")
     _word(f"{field}.name", value["name"], policy)
-    if "datatype" in value and value["datatype"] not in set(DataType):
+    if "datatype" in value and value["datatype"] not in list(DataType):
         raise _wrong(f"{field}.datatype", f"one of {', '.join(DataType)}")
     if "shape" in value:
         _shape(f"{field}.shape", value["shape"], policy)

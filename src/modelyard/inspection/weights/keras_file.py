@@ -47,7 +47,7 @@ def _require_no_code(value: object) -> None:
     elif isinstance(value, dict):
         name, module = value.get("class_name"), value.get("module")
         foreign = isinstance(module, str) and module not in _PLAIN_MODULES
-        if name in _CODE_CLASSES or foreign:
+        if foreign or (isinstance(name, str) and name in _CODE_CLASSES):
             raise WeightsUnsafe(f"the Keras configuration names {quote(module)} {quote(name)}", hint=_HINT)
         for item in value.values():
             _require_no_code(item)

@@ -22,6 +22,7 @@ _TEXT_CHARS: Final = 256
 _INT_BYTES: Final = 16
 _LINE: Final = 4096
 _NESTED: Final = 8
+_STACK: Final = 250_000
 _PROTOCOL: Final = 5
 _MAX_FOREIGN: Final = 64
 _TWO_LINES: Final = -100
@@ -72,7 +73,8 @@ class Machine:
         self._max_opcodes = max_opcodes
         self._nested = nested
         self._stack: list[object] = []
-        self._memo: dict[int, object] = {}
+        self._memo: list[object] = []  # indices run from 0 in all that picklers write
+        self._memo_apart: dict[int, object] = {}
         self._frame_end: int | None = None
         self._arg: bytes | tuple[bytes, bytes] = b""
         self._arg_size = 0
@@ -91,6 +93,8 @@ class Machine:
                     raise WeightsFormat("the pickle ends in the middle of something")
                 return top
             self._step(name)
+            if len(self._stack) > _STACK:
+                raise WeightsFormat(f"the pickle puts more than {_STACK} values on its stack")
 
     def _next_opcode(self) -> str:
         start = self.pos
@@ -341,19 +345,30 @@ class Machine:
 
     def op_get(self) -> None:
         index = self._memo_index()
-        if index not in self._memo:
+        if index < len(self._memo):
+            self._stack.append(self._memo[index])
+        elif index in self._memo_apart:
+            self._stack.append(self._memo_apart[index])
+        else:
             raise WeightsFormat("the pickle remembers something that it never saw")
-        self._stack.append(self._memo[index])
 
     def op_put(self) -> None:
         top = self._pop()
         self._stack.append(top)
-        self._memo[self._memo_index()] = top
+        self._remember(self._memo_index(), top)
 
     def op_memoize(self) -> None:
         top = self._pop()
         self._stack.append(top)
-        self._memo[len(self._memo)] = top
+        self._remember(len(self._memo) + len(self._memo_apart), top)
+
+    def _remember(self, index: int, value: object) -> None:
+        if index == len(self._memo) and index not in self._memo_apart:
+            self._memo.append(value)
+        elif index < len(self._memo):
+            self._memo[index] = value
+        else:
+            self._memo_apart[index] = value
 
     def _memo_index(self) -> int:
         """BINGET and BINPUT give a number, GET and PUT a line of digits."""

@@ -1,6 +1,6 @@
 """Stand-ins for what a pickle would make: just enough to follow names and to measure joblib's arrays."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 SMALL: Final = 64
@@ -35,16 +35,25 @@ class Made:
         return self.maker
 
 
-@dataclass(slots=True, eq=False)
 class Fields:
-    """A dictionary with a few text keys; further items are dropped."""
+    """A dictionary with a few text keys; further items are dropped. Empty ones cost next to nothing."""
 
-    items: dict[str, object] = field(default_factory=dict)
+    __slots__ = ("_items",)
+
+    def __init__(self) -> None:
+        self._items: dict[str, object] | None = None
+
+    @property
+    def items(self) -> dict[str, object]:
+        """What was kept."""
+        return self._items or {}
 
     def add(self, key: object, value: object) -> None:
         """Keep an item with a text key while there is room."""
-        if isinstance(key, str) and len(self.items) < SMALL:
-            self.items[key] = value
+        if self._items is None:
+            self._items = {}
+        if isinstance(key, str) and len(self._items) < SMALL:
+            self._items[key] = value
 
 
 class _Sentinel:

@@ -99,7 +99,7 @@ def _nodes(root: object) -> Iterator[dict[str, object]]:
 
 def _require_known(node: dict[str, object], names: set[str]) -> None:
     loader = node.get("__loader__")
-    if loader is not None and loader not in _LOADERS:
+    if loader is not None and not (isinstance(loader, str) and loader in _LOADERS):
         raise TypeNotAllowed(f"the skops file uses the loader {quote(loader)}, which can run code", hint=_HINT)
     for module_key, name_key in (("__module__", "__class__"), ("module_path", "function")):
         module, name = node.get(module_key), node.get(name_key)
