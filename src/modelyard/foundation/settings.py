@@ -146,7 +146,7 @@ class Described:
 def load(
     *, file: Path | None = None, environment: Mapping[str, str] | None = None, given: Mapping[str, Value] | None = None
 ) -> Settings:
-    """The settings. `given` (from the command line) and the file name fields as `group.field`, a YAML or TOML file as tables.
+    """The settings. `given` (from the command line) names fields as `group.field`; a YAML or TOML file has groups.
 
     Raises:
         InvalidRequest: a name is unknown, or a value is not of its kind or range; says which and where from.

@@ -1,6 +1,6 @@
 """The control API: one application that mounts every capability, with the rules that all routes share.
 
-A process opens `open_parts(places, artifacts=...)`, puts the services that the capabilities' routes need into the parts,
+A process opens `open_parts(places, artifacts=...)`, puts in the services that the capabilities' routes need,
 and serves `create_app(parts)`.
 """
 
