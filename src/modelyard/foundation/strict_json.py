@@ -25,8 +25,9 @@ _NOT_BRACKETS: Final = bytes(code for code in range(256) if code not in b"[]")
 _NOT_BRACES: Final = bytes(code for code in range(256) if code not in b"{}")
 _LONE_HIGH: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _LOW: Final = re.compile(rb"(\\u[dD][89abAB][0-9a-fA-F]{2})?\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_BLANK: Final = b"\x01\x01"  # stands for an escape; no JSON has it unescaped
+_ESCAPED: Final = re.compile(rb"[\\\x01]")
 _COMMAS: Final = frozenset({b",", b", "})
-_COLONS: Final = frozenset({b":", b": "})
 _ZEROS: Final = re.compile(rb"0++")
 _MAX_FRACTION: Final = 512
 
@@ -79,7 +80,7 @@ def guard(data: bytes, *, max_depth: int = 32, max_digits: int = 19, allow_nan: 
     plain = data
     if b"\\" in data:
         _check_surrogates(data)
-        plain = data.replace(b"\\\\", b"__").replace(b'\\"', b"__")  # quotes that are left delimit strings
+        plain = data.replace(b"\\\\", _BLANK).replace(b'\\"', _BLANK)  # quotes that are left delimit strings
     pieces = plain.split(b'"')
     outside = pieces[::2]
     marks = b" ".join(outside)
@@ -90,7 +91,7 @@ def guard(data: bytes, *, max_depth: int = 32, max_digits: int = 19, allow_nan: 
     if marks.count(b"[") > max_depth:
         _check_depth(marks, max_depth)
     keys = [key for key, after in zip(pieces[1::2], outside[1:], strict=False) if b":" in after]
-    if b"\\" in data and _has_escaped_key(data, plain, pieces):
+    if b"\\" in data and _ESCAPED.search(b"".join(keys)):
         _check_keys_decoded(data)
     elif len(set(keys)) != len(keys):
         _check_keys(pieces)
@@ -139,18 +140,6 @@ def _check_depth(marks: bytes, max_depth: int) -> None:
         raise StrictJsonError(f"the document is nested deeper than {max_depth} levels, or not closed")
 
 
-def _has_escaped_key(data: bytes, plain: bytes, pieces: list[bytes]) -> bool:
-    """Whether a key is written with a backslash; `plain` is `data` with escapes blanked, byte for byte as long."""
-    position = 0
-    for index, piece in enumerate(pieces):
-        end = position + len(piece)
-        is_key = index % 2 and index + 1 < len(pieces) and b":" in pieces[index + 1]
-        if is_key and b"\\" in data[position:end]:
-            return True
-        position = end + 1
-    return len(plain) != len(data)
-
-
 def _check_keys(pieces: list[bytes]) -> None:
     """Some key occurs twice in the document; refuse if it does so in one object."""
     stack: list[set[bytes]] = []
@@ -162,7 +151,7 @@ def _check_keys(pieces: list[bytes]) -> None:
             if key in current:
                 raise StrictJsonError("an object has the same key twice", _offset(pieces, index - 1))
             current.add(key)
-        if piece in _COLONS:
+        if b"{" not in piece and b"}" not in piece:
             continue
         for brace in piece.translate(None, delete=_NOT_BRACES):
             if brace == 0x7B:  # noqa: PLR2004  (an opening brace)
