@@ -80,6 +80,15 @@ def _opening(signature: Signature, name: str, shape: tuple[int, ...]) -> bytes:
     return opening
 
 
+def _binary_opening(signature: Signature, name: str, shape: tuple[int, ...], *, size: int) -> bytes:
+    """The whole document of a binary output: its size follows from its shape."""
+    sizes = ",".join(map(str, shape)).encode()
+    opening = signature.brackets[name] + b',"shape":[%s],"parameters":{"binary_data_size":%d}}' % (sizes, size)
+    if len(signature.binary_openings) < 256:  # noqa: PLR2004  (as above)
+        signature.binary_openings[name, shape] = opening
+    return opening
+
+
 def _head(signature: Signature, model_name: str, version: str) -> bytes:
     encode = msgspec.json.encode
     head = b'{"model_name":' + encode(model_name) + b',"model_version":' + encode(version)
@@ -91,6 +100,11 @@ def _head(signature: Signature, model_name: str, version: str) -> bytes:
 def _output(one: Wanted, array: Array, signature: Signature, *, parts: list[bytes], tails: list[bytes]) -> None:
     name, kind = one.name, signature.outputs[one.name].datatype
     head = signature.brackets[name]
+    if one.binary and not one.classes and kind is not DataType.BYTES:
+        opening = signature.binary_openings.get((name, array.shape))
+        tails.append(to_raw(array, kind))
+        parts.append(opening or _binary_opening(signature, name, array.shape, size=len(tails[-1])))
+        return
     if one.classes:
         array, kind = classify(array, one.classes, signature), DataType.BYTES
         head = b'{"name":' + msgspec.json.encode(name) + b',"datatype":"BYTES"'

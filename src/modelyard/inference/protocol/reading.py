@@ -16,11 +16,10 @@ from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.inference import BadBinary, InferenceInvalid
 from modelyard.domain.tensors import DataType
 from modelyard.inference.protocol.careful import binary_array, load_document, read_document
-from modelyard.inference.protocol.datatypes import from_raw
 from modelyard.inference.protocol.options import apply_options
 from modelyard.inference.protocol.request import InferRequest
 from modelyard.inference.protocol.signature import Input, Signature
-from modelyard.inference.protocol.wire import BINARY, RequestDocument, strings_beside_inputs, strings_of
+from modelyard.inference.protocol.wire import BINARY, RequestDocument, strings_beside_inputs
 
 Array = np.ndarray[Any, Any]
 _SNIFFED: Final = 256
@@ -197,7 +196,7 @@ def _quick_binary(text: bytes, body: bytes, signature: Signature) -> InferReques
             if rows >= 0 and signature.rows_of(shape) != rows:
                 return None
             rows = shape[0] if signature.batched else 1
-            strings += strings_of(tensor.parameters)
+            strings += 2
             array = _quick_raw(body[at : at + size], shape, one)
             if array is None:
                 return None
@@ -211,12 +210,13 @@ def _quick_binary(text: bytes, body: bytes, signature: Signature) -> InferReques
 
 
 def _quick_raw(data: bytes, shape: tuple[int, ...], one: Input) -> Array | None:
-    if one.kind in {DataType.BYTES, DataType.BOOL} or one.allowed is not None:
+    """Raw data as an array; None where each value needs a look, or where the size is wrong."""
+    if not one.is_plain or one.allows_nan or one.kind is DataType.BOOL:
         return None
-    array = from_raw(data, one.kind).reshape(shape)
-    if one.kind.is_float and (one.allows_nan or not np.isfinite(array).all()):
+    if len(data) != math.prod(shape) * one.dtype.itemsize:
         return None
-    return array
+    array: Array = np.ndarray(shape, one.dtype, data)
+    return None if one.is_finite and not np.isfinite(array).all() else array
 
 
 def _finish(

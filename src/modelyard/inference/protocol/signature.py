@@ -52,6 +52,7 @@ class Input:
         "dtype",
         "flat",
         "is_column",
+        "is_finite",
         "is_plain",
         "kind",
         "name",
@@ -77,6 +78,7 @@ class Input:
         self.nested = msgspec.json.Decoder(list_type(element, self.rank))
         self._code = _PACK.get(spec.datatype, "")
         self._packers: dict[int, struct.Struct] = {}
+        self.is_finite = spec.datatype.is_float and not spec.allows_nan
         self.is_plain = bool(self._code) and self.allowed is None
         self.counts: dict[tuple[int, ...], int] = {}
 
@@ -127,6 +129,7 @@ class Signature:
         self.varies = any(-1 in spec.shape[self.batched :] for spec in contract.inputs)
         self.heads: dict[tuple[str, str], bytes] = {}
         self.openings: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self.binary_openings: dict[tuple[str, tuple[int, ...]], bytes] = {}
         self.brackets = {
             spec.name: b'{"name":' + msgspec.json.encode(spec.name) + b',"datatype":"' + spec.datatype.encode() + b'"'
             for spec in contract.outputs
