@@ -12,7 +12,7 @@ import pytest
 from conversion import convert_estimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import DBSCAN, KMeans
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -59,6 +59,7 @@ from modelyard.inspection.children.v2_values import NUMPY
 X, Y = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])[Y]
 R, RY = load_diabetes(return_X_y=True)
+FLOWERS = load_iris(as_frame=True).data
 RECORDS = [{"colour": "red", "size": 1}, {"colour": "blue", "size": 3}] * 10
 TEXTS = ["red apple", "green pear", "red car", "blue sky"] * 5
 
@@ -145,6 +146,16 @@ CONVERTS: dict[str, Callable[[], Any]] = {
         ColumnTransformer([("o", OrdinalEncoder(), ["city"])], remainder="passthrough"),
         HistGradientBoostingClassifier(max_iter=3),
     ).fit(table(), over_40()),
+    "columns of odd names": lambda: make_pipeline(
+        ColumnTransformer([("n", StandardScaler(), list(FLOWERS.columns))]), LogisticRegression()
+    ).fit(FLOWERS, Y),
+    "columns by kind": lambda: make_pipeline(
+        make_column_transformer(
+            (StandardScaler(), make_column_selector(dtype_include=np.number)),
+            (OneHotEncoder(handle_unknown="ignore"), ["city"]),
+        ),
+        LogisticRegression(),
+    ).fit(table()[["age", "city"]], over_40()),
     "texts": lambda: make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(TEXTS, [0, 1, 0, 1] * 5),
 }
 
@@ -169,7 +180,8 @@ KEEPS: dict[str, tuple[Callable[[], Any], str]] = {
 def rows_of(model: Any) -> tuple[Any, int]:
     """Training rows in the estimator's own terms."""
     if hasattr(model, "feature_names_in_"):
-        return table()[list(model.feature_names_in_)], 200
+        source = table() if "age" in model.feature_names_in_ else FLOWERS
+        return source[list(model.feature_names_in_)], len(source)
     width = getattr(model, "n_features_in_", None)
     if width is None:
         return TEXTS, len(TEXTS)

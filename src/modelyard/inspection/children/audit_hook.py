@@ -1,8 +1,8 @@
 """The interpreter's own wall: an audit hook (PEP 578) that ends the process on what no model may do.
 
 Armed once, after the imports. It stands before the kernel's walls and says by name what was tried, so that a refusal
-can tell its reason; it is no boundary against native code, which is what the kernel's walls are for. Imports still work:
-their code comes from library folders.
+can tell its reason; it is no boundary against native code, which is what the kernel's walls are for. Imports still
+work: their code comes from library folders.
 """
 
 import os

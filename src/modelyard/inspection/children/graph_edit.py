@@ -163,6 +163,19 @@ def _out_of_the_way(model: onnx.ModelProto, old: str, new: str) -> str:
     return inner
 
 
+def name_inputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Give the inputs their columns' names back: the converter writes `sepal_length__cm_` for `sepal length (cm)`."""
+    if len(model.graph.input) != len(names):
+        raise ValueError(f"the graph has {len(model.graph.input)} inputs for {len(names)} columns")
+    renamed = {item.name: name for item, name in zip(model.graph.input, names, strict=True) if item.name != name}
+    for item in model.graph.input:
+        item.name = renamed.get(item.name, item.name)
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name in renamed:
+                node.input[index] = renamed[name]
+
+
 def use_known_locale(model: onnx.ModelProto) -> None:
     """Text is folded by Unicode's rules in the locale that every machine has; the converter names one that few have."""
     for node in model.graph.node:

@@ -52,6 +52,8 @@ def to_onnx(described: Described) -> onnx.ModelProto:
         if joined:
             names = [described.input_name(index) for index in range(len(described.columns))]
             graph_edit.join_columns(model, _JOINED, names, kind=graph_edit.V2_TO_ONNX[described.floats])
+        else:
+            graph_edit.name_inputs(model, [name for name, _ in _initial_types(described, joined=False)])
         _name_outputs(described, model)
         graph_edit.use_known_locale(model)
     except MemoryError:

@@ -33,7 +33,7 @@ def tensor(name: str, array: Array, datatype: DataType) -> dict[str, Any]:
     if datatype is DataType.BYTES:
         data = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in flat]
     elif datatype in {DataType.FP16, DataType.FP32}:
-        data = [float(str(value)) for value in flat]
+        data = [float(str(value)) + 0.0 for value in flat]  # no minus before zero
     else:
         data = flat.tolist()
     return {"name": name, "shape": list(array.shape), "datatype": datatype.value, "data": data}
