@@ -30,7 +30,8 @@ ARRAYS: Final[Mapping[str, str]] = {
         "timedelta64 longdouble abs absolute add arccos arccosh arcsin arcsinh arctan arctanh cbrt ceil "
         "clip cos cosh deg2rad divide exp exp2 expm1 fabs floor isfinite isnan log log10 log1p log2 "
         "maximum minimum mod multiply nan_to_num negative positive power rad2deg reciprocal rint round "
-        "sign sin sinh sqrt square subtract tan tanh trunc"
+        "sign sin sinh sqrt square subtract tan tanh trunc number integer floating signedinteger "
+        "unsignedinteger inexact generic character flexible"
     ),
     "numpy._core.multiarray": "_reconstruct scalar",
     "numpy._core.numeric": "_frombuffer",
