@@ -84,6 +84,9 @@ def test_the_place_and_the_limits_are_told():
     with pytest.raises(StrictJsonError) as refusal:
         guard(b'{"a":1,"a":2}')
     assert refusal.value.position == 8
+    with pytest.raises(StrictJsonError) as refusal:
+        guard(b'{"b":[1,"c",{"a":1}],"a":[2],"x":0, "a":2}')
+    assert refusal.value.position == 37
     with pytest.raises(StrictJsonError, match="larger than 3"):
         loads(b"[1,2]", max_bytes=3)
     assert loads(b"[[1]]", max_depth=2) == [[1]]

@@ -9,6 +9,7 @@ It works on whole pieces with the byte operations of the interpreter: the text o
 quotes, so colons, brackets and digits are counted there without a loop. Cost is linear in the size.
 """
 
+import functools
 import json
 import re
 from typing import Final
@@ -22,12 +23,15 @@ _TABLE: Final = bytes(
     for code in range(256)
 )
 _NOT_BRACKETS: Final = bytes(code for code in range(256) if code not in b"[]")
-_NOT_BRACES: Final = bytes(code for code in range(256) if code not in b"{}")
+_NOT_SKELETON: Final = bytes(code for code in range(256) if code not in b"{}:")
+_COLON: Final = ord(":")
+_OPEN: Final = ord("{")
+_SMALL: Final = 64
+_SMALL_BYTES: Final = 1024
 _LONE_HIGH: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _LOW: Final = re.compile(rb"(\\u[dD][89abAB][0-9a-fA-F]{2})?\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _BLANK: Final = b"\x01\x01"  # stands for an escape; no JSON has it unescaped
 _ESCAPED: Final = re.compile(rb"[\\\x01]")
-_COMMAS: Final = frozenset({b",", b", "})
 _ZEROS: Final = re.compile(rb"0++")
 _MAX_FRACTION: Final = 512
 
@@ -94,7 +98,7 @@ def guard(data: bytes, *, max_depth: int = 32, max_digits: int = 19, allow_nan: 
     if b"\\" in data and _ESCAPED.search(b"".join(keys)):
         _check_keys_decoded(data)
     elif len(set(keys)) != len(keys):
-        _check_keys(pieces)
+        _check_keys(outside, keys, pieces)
 
 
 def _check_utf8(data: bytes) -> None:
@@ -140,29 +144,49 @@ def _check_depth(marks: bytes, max_depth: int) -> None:
         raise StrictJsonError(f"the document is nested deeper than {max_depth} levels, or not closed")
 
 
-def _check_keys(pieces: list[bytes]) -> None:
-    """Some key occurs twice in the document; refuse if it does so in one object."""
+def _check_keys(outside: list[bytes], keys: list[bytes], pieces: list[bytes]) -> None:
+    """Some key occurs twice in the document; refuse if it does so in one object.
+
+    Braces and colons in order, with the keys in order, decide it. Requests of one client have the same ones over and
+    over, so the answer for small ones is kept.
+    """
+    skeleton = b"".join(outside).translate(None, _NOT_SKELETON)
+    small = len(keys) <= _SMALL and sum(map(len, keys)) + len(skeleton) <= _SMALL_BYTES
+    twice = (_key_twice if small else _key_twice.__wrapped__)(skeleton, tuple(keys))
+    if twice >= 0:
+        raise StrictJsonError("an object has the same key twice", _offset(pieces, twice))
+
+
+@functools.lru_cache(maxsize=512)
+def _key_twice(skeleton: bytes, keys: tuple[bytes, ...]) -> int:
+    """Index of the first key that its object has already; -1 when there is none."""
     stack: list[set[bytes]] = []
     current: set[bytes] = set()
-    for index in [2 * number for number, piece in enumerate(pieces[::2]) if piece not in _COMMAS]:
-        piece = pieces[index]
-        if b":" in piece:
-            key = pieces[index - 1]
-            if key in current:
-                raise StrictJsonError("an object has the same key twice", _offset(pieces, index - 1))
-            current.add(key)
-        if b"{" not in piece and b"}" not in piece:
-            continue
-        for brace in piece.translate(None, delete=_NOT_BRACES):
-            if brace == 0x7B:  # noqa: PLR2004  (an opening brace)
-                stack.append(current)
-                current = set()
-            elif stack:
-                current = stack.pop()
+    number = 0
+    for mark in skeleton:
+        if mark == _COLON:
+            if number < len(keys) and keys[number] in current:
+                return number
+            current.update(keys[number : number + 1])
+            number += 1
+        elif mark == _OPEN:
+            stack.append(current)
+            current = set()
+        elif stack:
+            current = stack.pop()
+    return -1
 
 
-def _offset(pieces: list[bytes], index: int) -> int:
-    return sum(len(piece) + 1 for piece in pieces[:index])
+def _offset(pieces: list[bytes], number: int) -> int:
+    """Where the key with this number stands in the document."""
+    position = 0
+    for index, piece in enumerate(pieces):
+        if index % 2 and index + 1 < len(pieces) and b":" in pieces[index + 1]:
+            if number == 0:
+                return position
+            number -= 1
+        position += len(piece) + 1
+    return position
 
 
 def _check_keys_decoded(data: bytes) -> None:
