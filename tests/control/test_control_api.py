@@ -351,3 +351,10 @@ async def test_streams_end_with_the_application(parts, serving):
         await stream.until(": events after")
     async with asyncio.timeout(10):
         await stream.task
+
+
+@pytest.mark.parametrize("name", ["authorization", "content-type", "origin", "if-match", "idempotency-key"])
+async def test_a_header_that_decides_may_be_there_once(parts, serving, name):
+    async with serving(parts) as client:
+        answer = await client.post("/api/v1/projects", json={"name": "a"}, headers=[(name, "x"), (name, "y")])
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_header")

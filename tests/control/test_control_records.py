@@ -78,9 +78,13 @@ def test_the_migrations_make_exactly_the_tables_that_the_code_declares(database)
 
 
 def test_a_unit_of_work_that_fails_leaves_nothing(database):
-    with pytest.raises(ZeroDivisionError), database.begin() as tx:
-        emit(tx, "test.done", subject="x", project=None)
-        raise ZeroDivisionError
+    def fail():
+        with database.begin() as tx:
+            emit(tx, "test.done", subject="x", project=None)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     with database.read() as tx:
         assert events_after(tx, 0) == []
 

@@ -127,6 +127,9 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
 
 
+_GROUP_PREFIXES: Final = tuple(f"{PREFIX}{group.name}_".upper() for group in fields(Settings))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
     """One field as the reference, `/api/v1/settings` and the environment know it."""
@@ -159,6 +162,9 @@ def load(
         text = (environment or {}).get(item.variable)
         if text is not None:
             chosen[name] = (_parse(text, item), f"in {item.variable}")
+    for variable in environment or {}:
+        if variable.startswith(_GROUP_PREFIXES) and variable not in {item.variable for item in known.values()}:
+            raise InvalidRequest(f"{quote(variable)} is not a setting", hint="docs/reference/settings.md lists all")
     for name, value in (given or {}).items():
         chosen[name] = (value, "on the command line")
     for name in chosen:

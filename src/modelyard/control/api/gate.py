@@ -37,6 +37,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _LOG: Final = logging.getLogger(__name__)
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_ONCE: Final = frozenset(
+    {"authorization", "content-length", "content-type", "host", "if-match", "idempotency-key", "origin"}
+)
 _SAME: Final = frozenset({"same-origin", "none"})
 _CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -78,12 +81,11 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = _headers(scope)
-        number = request_id(headers.get("x-request-id"))
+        number = request_id(_first(scope, b"x-request-id"))
         token = REQUEST_ID.set(number)
         answer = _Answer(send, number)
         try:
-            await self._serve(scope, receive, answer, headers)
+            await self._serve(scope, receive, answer, _headers(scope))
         except ModelyardError as error:
             await answer.refuse(error)
         except Exception:  # noqa: BLE001  (the edge of the request: logged, answered, counted by its status)
@@ -190,8 +192,19 @@ class _Replay:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
+    """By lower-case name. What decides over a request may be there once: two readers could take one each."""
+    found: dict[str, str] = {}
+    for raw_name, raw_value in cast("list[tuple[bytes, bytes]]", scope["headers"]):
+        name = raw_name.decode("latin-1").lower()
+        if name in found and name in _ONCE:
+            raise BadHeader(f"the header {name} is there twice")
+        found[name] = raw_value.decode("latin-1")
+    return found
+
+
+def _first(scope: Scope, wanted: bytes) -> str | None:
     pairs = cast("list[tuple[bytes, bytes]]", scope["headers"])
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
+    return next((value.decode("latin-1") for name, value in pairs if name.lower() == wanted), None)
 
 
 def _presented(headers: Mapping[str, str]) -> str | None:
