@@ -51,7 +51,7 @@ def list_(client: Client, *, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    columns = ("id", "name", "project", "scopes", "expires_at", "last_used_at", "revoked_at")
+    columns = ("id", "name", "state", "project", "scopes", "expires_at", "last_used_at")
     print_table(rows, columns, empty="no keys")
 
 
@@ -83,7 +83,10 @@ def history(client: Client, *, service: str | None, moment: str | None, limit: i
     if moment is not None:
         if service is None:
             raise InvalidRequest("--at asks about a service", hint="modelyard history SERVICE --at TIME")
-        print_json(client.send(calls.read("history", at=moment, service=service, project=client.connection.project)))
+        _print_moment(
+            client.send(calls.read("history", at=moment, service=service, project=client.connection.project)),
+            as_json=as_json,
+        )
         return 0
     rows = client.send(calls.listing("history", service=service, limit=limit, project=client.connection.project))
     if as_json:
@@ -91,6 +94,19 @@ def history(client: Client, *, service: str | None, moment: str | None, limit: i
         return 0
     print_table(rows, ("at", "actor", "action", "subject", "sequence"), empty="no history yet")
     return 0
+
+
+def _print_moment(document: calls.Document, *, as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    live = document.get("live") or []
+    if not live:
+        say(f"nothing answered for {document['service']} then")
+        return
+    columns = ("model", "version", "revision", "digest", "servers")
+    print_table(live, columns, empty="")
+    click.echo(f"since {document['since']}, by {document['changed_by']['name']}")
 
 
 def _print_new(document: calls.Document, *, as_json: bool) -> None:

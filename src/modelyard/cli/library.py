@@ -58,7 +58,7 @@ def upload(  # noqa: PLR0913  (one parameter an option)
 @click.command(short_help="List models.")
 @click.option("--task", help="Only this task, such as classification.")
 @click.option("--format", "format_", help="Only this format, such as onnx.")
-@click.option("--tag", help="Only models with this tag (KEY or KEY=VALUE).")
+@click.option("--tag", help="Only models with this tag.")
 @click.option("--sort", help="name, created or updated; a leading - reverses.")
 @json_option
 @platform_command
@@ -117,7 +117,9 @@ def reviews(client: Client, *, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    print_table(rows, ("name", "version", "format", "created_at", "reason"), empty="nothing waits for a decision")
+    print_table(
+        rows, ("name", "version", "format", "created_by", "created_at", "reason"), empty="nothing waits for a decision"
+    )
 
 
 @click.command(short_help="Approve a version.")
@@ -151,15 +153,21 @@ def alias(client: Client, *, name: str, alias_name: str, version: str) -> None:
     click.echo(f"{name}@{alias_name.lstrip('@')} → {name}:{version}")
 
 
-@click.command(short_help="Set tags of a model.")
+@click.command(short_help="Add and take away tags of a model.")
 @click.argument("name")
-@click.argument("tags", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.argument("tags", nargs=-1, required=True, metavar="TAG|-TAG...")
 @platform_command
 def tag(client: Client, *, name: str, tags: tuple[str, ...]) -> None:
-    """Set tags of model NAME; KEY= takes one away."""
-    pairs = {key: value or None for key, _, value in (text.partition("=") for text in tags)}
-    document = client.send(calls.change("models", name, body={"tags": pairs}, project=client.connection.project))
-    print_json(document["tags"])
+    """Add TAGs to model NAME; `-- -TAG` takes one away.
+
+    Example: modelyard tag digits vision demo
+    """
+    project = client.connection.project
+    kept = set(client.send(calls.read("models", name, project=project))["tags"])
+    kept |= {text for text in tags if not text.startswith("-")}
+    kept -= {text[1:] for text in tags if text.startswith("-")}
+    document = client.send(calls.change("models", name, body={"tags": sorted(kept)}, project=project))
+    click.echo(", ".join(document["tags"]) or "no tags")
 
 
 @click.command(short_help="Say who may see a model.")

@@ -29,7 +29,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "approve": ("modelyard.cli.library:approve", "Approve a version."),
         "reject": ("modelyard.cli.library:reject", "Reject a version."),
         "alias": ("modelyard.cli.library:alias", "Point an alias at a version."),
-        "tag": ("modelyard.cli.library:tag", "Set tags of a model."),
+        "tag": ("modelyard.cli.library:tag", "Add and take away tags of a model."),
         "share": ("modelyard.cli.library:share", "Say who may see a model."),
         "download": ("modelyard.cli.library:download", "Fetch a version's files."),
         "archive": ("modelyard.cli.library:archive", "Put a version out of use."),

@@ -1,6 +1,7 @@
 """What the commands print: data to stdout, talk to stderr, readable without colour, JSON where a script reads."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import click
 from modelyard.domain.errors import ModelyardError
 from modelyard.domain.report import Check, Outcome
 
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 F = TypeVar("F", bound=Callable[..., Any])
 MARKS = {
     Outcome.PASSED: ("ok", "green"),
@@ -33,6 +35,8 @@ def complain(error: ModelyardError) -> None:
         click.echo("  " + ", ".join(f"{key}: {value}" for key, value in row.items()), err=True)
     if error.hint:
         click.echo(f"hint: {error.hint}", err=True)
+    if error.example is not None:
+        click.echo(f"example: {json.dumps(error.example, ensure_ascii=False)}", err=True)
 
 
 def say(text: str = "") -> None:
@@ -52,7 +56,7 @@ def print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str], *,
         say(empty)
         return
     cells = [[_cell(row.get(name)) for name in names] for row in rows]
-    heads = [name.upper().replace("_", " ") for name in names]
+    heads = [name.upper().removesuffix("_AT").replace("_", " ") for name in names]
     widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(names))]
     for line in [heads, *cells]:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
@@ -73,11 +77,21 @@ def is_terminal() -> bool:
 
 
 def _cell(value: object) -> str:
-    if value is None:
+    if value is None or value in ("", [], {}, ()):
         return "-"
-    if isinstance(value, list | tuple):
-        return ", ".join(_cell(item) for item in value) or "-"
-    return str(value)
+    match value:
+        case {"name": name}:
+            return str(name)
+        case dict():
+            return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
+        case list() | tuple():
+            return ", ".join(_cell(item) for item in value)
+        case float():
+            return f"{value:.3g}"
+        case str() if _MOMENT.fullmatch(value):
+            return value[:19].replace("T", " ")
+        case _:
+            return str(value)
 
 
 def _milliseconds(seconds: float) -> str:

@@ -143,7 +143,9 @@ def nodes(client: Client, *, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    print_table(rows, ("name", "state", "cpus", "memory_bytes", "servers", "models"), empty="no nodes")
+    for row in rows:
+        row["memory"] = f"{row['memory_bytes'] / 2**30:.1f} GiB"
+    print_table(rows, ("name", "state", "cpus", "memory", "servers", "models"), empty="no nodes")
 
 
 def _replicas(text: str) -> dict[str, int]:
@@ -199,6 +201,8 @@ def _print_status(info: ServiceInfo) -> None:
     click.echo(f"address  {info.url}")
     for condition in document.get("conditions") or ():
         click.echo(f"         {condition.get('type')}: {condition.get('status')}  {condition.get('reason', '')}")
-    columns = ("server", "state", "version", "load_s", "memory_bytes", "reason")
-    if document.get("servers"):
-        print_table(document["servers"], columns, empty="")
+    servers = [
+        {**row, "memory": f"{(row.get('memory_bytes') or 0) / 2**20:.1f} MiB"} for row in document.get("servers") or ()
+    ]
+    if servers:
+        print_table(servers, ("server", "state", "version", "load_s", "memory", "reason"), empty="")

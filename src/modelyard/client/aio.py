@@ -107,7 +107,7 @@ class AsyncClient:
 
     async def models(self, search: str | None = None, **filters: object) -> list[Document]:
         """Models of the library."""
-        return await self.send(calls.listing("models", search=search, project=self.connection.project, **filters))
+        return await self.send(calls.listing("models", q=search, project=self.connection.project, **filters))
 
     async def deploy(
         self, model: str, *, service: str | None = None, wait: bool = True, **options: object

@@ -123,7 +123,7 @@ class Client:
 
     def models(self, search: str | None = None, **filters: object) -> list[Document]:
         """Models of the library; filters are task, format, library, tag, sort, limit, cursor."""
-        return self.send(calls.listing("models", search=search, project=self.connection.project, **filters))
+        return self.send(calls.listing("models", q=search, project=self.connection.project, **filters))
 
     def versions(self, name: str) -> list[Document]:
         """All versions of a model, newest first."""
