@@ -80,6 +80,17 @@ async def test_sharing_needs_an_administrator(guarded, serving, make_key, add_ve
     assert shared.status_code == 403
 
 
+async def test_who_may_not_archive_learns_nothing_of_its_use(guarded, serving, make_key, add_version):
+    from modelyard.control.catalog import VersionUsers
+
+    add_version(guarded)
+    guarded.put(VersionUsers, VersionUsers([lambda tx, version: ["service secret"]]))
+    async with serving(guarded, make_key(guarded, "deploy:default/other", "read:default")) as client:
+        answer = await client.post("/api/v1/models/digits/versions/1/archive")
+    assert answer.status_code == 403
+    assert "secret" not in answer.text
+
+
 async def test_what_is_in_use_is_not_archived(parts, serving, add_version):
     from modelyard.control.catalog import VersionUsers
 

@@ -57,7 +57,8 @@ def create_app(
     app.state.parts = parts
     for router in (health.router, docs.router):
         app.include_router(router)
-    for router in (platform.router, events.router, *ROUTERS, *routers):
+    added = [router for router in routers if router not in ROUTERS]
+    for router in (platform.router, events.router, *ROUTERS, *added):
         app.include_router(router, prefix=PREFIX)
     app.add_exception_handler(ModelyardError, _answer)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
@@ -72,6 +73,13 @@ def create_app(
     )
     app.openapi = lambda: describe(app, {**POLICY, **(rules or {})})  # type: ignore[method-assign]
     return app
+
+
+def end_streams(app: FastAPI) -> None:
+    """Let every event stream end. To be called when the listener begins to drain, which would wait for them."""
+    bell: events.Bell | None = getattr(app.state, "events", None)
+    if bell is not None:
+        bell.close()
 
 
 def problem_answer(error: ModelyardError, request: Request) -> JSONResponse:

@@ -49,7 +49,7 @@ def decide(
         Forbidden: the scope is missing, or two people are needed.
         InvalidRequest: a rejection without a reason.
     """
-    require(principal, _VERB[action], project=version.project, name=version.model)
+    authorise(principal, version, action)
     after = move(version.state, action)
     _check(tx, principal, version=version, action=action, reason=reason)
     values: dict[str, object] = {"state": after.value, "edition": version.edition + 1}
@@ -74,6 +74,11 @@ def decide(
     if after is VersionState.DELETED:
         return version
     return find_version(tx, find_model(tx, version.project, version.model), version.version)
+
+
+def authorise(principal: Principal, version: VersionRecord, action: VersionAction) -> None:
+    """Let the caller go on to `action`, or raise `NotFound` or `Forbidden`."""
+    require(principal, _VERB[action], project=version.project, name=version.model)
 
 
 def _check(

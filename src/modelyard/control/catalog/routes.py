@@ -6,7 +6,7 @@ from typing import Annotated, Any, BinaryIO, Final
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from modelyard.control.catalog.decisions import decide
+from modelyard.control.catalog.decisions import authorise, decide
 from modelyard.control.catalog.library import ModelChanges, change_model, remove_alias, set_alias
 from modelyard.control.catalog.listing import list_reviews, list_versions
 from modelyard.control.catalog.lookup import find_model, find_version
@@ -257,6 +257,7 @@ def _carry_out(
     with parts.database.begin() as tx:
         found = find_version(tx, _model(tx, request, name, project), label)
         _require_match(if_match, found.etag)
+        authorise(caller(request), found, action)
         if action in (VersionAction.ARCHIVE, VersionAction.REJECT, VersionAction.DELETE) and parts.has(VersionUsers):
             parts.get(VersionUsers).require_unused(tx, found)
         return decide(tx, caller(request), version=found, action=action, reason=reason)

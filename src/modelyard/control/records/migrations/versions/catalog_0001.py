@@ -11,6 +11,14 @@ depends_on = None
 
 def upgrade() -> None:
     """Make the tables."""
+    _make_models()
+    _make_labels()
+    _make_versions()
+    _make_what_hangs_on_versions()
+
+
+def _make_models() -> None:
+    """Models, and the index for their full-text search."""
     op.create_table(
         "models",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -30,6 +38,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("project", "name", name=op.f("uq_models_project")),
     )
     op.create_index("ix_models_updated", "models", ["updated_at"], unique=False)
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute("CREATE VIRTUAL TABLE models_search USING fts5(model_id UNINDEXED, content, tokenize='unicode61')")
+
+
+def _make_labels() -> None:
+    """Tags, and whom a model is shared with."""
     op.create_table(
         "model_shares",
         sa.Column("model_id", sa.String(length=40), nullable=False),
@@ -49,6 +63,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("model_id", "tag", name=op.f("pk_model_tags")),
     )
     op.create_index("ix_model_tags_tag", "model_tags", ["tag"], unique=False)
+
+
+def _make_versions() -> None:
+    """Versions."""
     op.create_table(
         "model_versions",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -85,6 +103,10 @@ def upgrade() -> None:
     )
     op.create_index("ix_model_versions_digest", "model_versions", ["digest"], unique=False)
     op.create_index("ix_model_versions_state", "model_versions", ["state"], unique=False)
+
+
+def _make_what_hangs_on_versions() -> None:
+    """Aliases and files."""
     op.create_table(
         "model_aliases",
         sa.Column("model_id", sa.String(length=40), nullable=False),
@@ -118,5 +140,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("version_id", "name", name=op.f("pk_version_files")),
     )
     op.create_index("ix_version_files_sha256", "version_files", ["sha256"], unique=False)
-    if op.get_bind().dialect.name == "sqlite":
-        op.execute("CREATE VIRTUAL TABLE models_search USING fts5(model_id UNINDEXED, content, tokenize='unicode61')")
