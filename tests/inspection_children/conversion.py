@@ -70,6 +70,7 @@ def convert_file(path: Path, kind: ModelFormat, out: Path, **body: Any) -> Conve
 
 def convert_estimator(estimator: object, place: Path, **body: Any) -> Converted:
     """The package made of a fitted estimator, saved as a stranger would."""
+    place.mkdir(exist_ok=True)
     path = place / "model.joblib"
     joblib.dump(estimator, path)
     return convert_file(path, ModelFormat.SKLEARN, place / "out", **body)

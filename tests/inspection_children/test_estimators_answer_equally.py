@@ -322,3 +322,29 @@ def test_the_probe_proves_a_batch_and_keeps_a_golden_answer_with_its_label(tmp_p
     assert golden.outputs[0]["name"] == "label"
     assert golden.outputs[0]["data"][0] in contract.labels
     assert made.said.named("probe.golden").evidence["duration_ms"] >= 0
+
+
+def test_the_one_tensor_goes_by_its_declared_name(tmp_path: Path) -> None:
+    config = {"input": {"name": "x", "datatype": "FP32", "shape": [-1, 4]}}
+    made = convert_estimator(LogisticRegression(max_iter=300).fit(X, Y), tmp_path, config=config)
+    assert [item.name for item in made.package.contract.inputs] == ["x"]
+    assert len(answers_of(made, as_request(made.package.contract, X))["label"]) == len(X)
+    spline = make_pipeline(SplineTransformer(), Ridge()).fit(X, Y)
+    kept = convert_estimator(spline, tmp_path / "other", config=config)
+    assert kept.package.runtime == "sklearn_original"
+    np.testing.assert_allclose(
+        answers_of(kept, as_request(kept.package.contract, X))["prediction"], spline.predict(X), rtol=1e-6
+    )
+
+
+def test_a_declared_width_that_is_not_the_models_is_a_mismatch(tmp_path: Path) -> None:
+    config = {"input": {"name": "x", "datatype": "FP32", "shape": [-1, 5]}}
+    with pytest.raises(BundleMismatch, match="5 wide"):
+        convert_estimator(LogisticRegression(max_iter=300).fit(X, Y), tmp_path, config=config)
+
+
+def test_declared_text_columns_are_taken_where_the_model_does_not_say(tmp_path: Path) -> None:
+    model = make_pipeline(columns("ignore"), LogisticRegression()).fit(table(), over_40())
+    signature = {"inputs": [{"name": "city", "datatype": "BYTES", "shape": [-1]}]}
+    made = convert_estimator(model, tmp_path, config={"signature": signature})
+    assert {item.name: item.datatype for item in made.package.contract.inputs}["city"] is DataType.BYTES

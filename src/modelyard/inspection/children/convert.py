@@ -1,6 +1,7 @@
 """The program `convert`: one upload in, one package out (`python -I -m modelyard.inspection.children.convert`)."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
@@ -79,7 +80,21 @@ def _convert_estimator(task: "Work", columns: dict[str, DataType]) -> None:
 
             read = read_estimator(task.weights_path)
         found.summary = f"a {type(read.model).__name__}, read by a reader that knows one table of types"
-    convert_estimator(task, read, types=columns)
+    convert_estimator(task, read, types={**_declared_columns(task.config), **columns})
+
+
+def _declared_columns(config: Mapping[str, object]) -> dict[str, DataType]:
+    """Datatypes of named inputs that the configuration, or an MLflow signature in its terms, declares."""
+    signature = config.get("signature")
+    declared = [config.get("inputs"), signature.get("inputs") if isinstance(signature, Mapping) else None]
+    kinds = {kind.value: kind for kind in DataType}
+    return {
+        str(item["name"]): kinds[item["datatype"]]
+        for entries in declared
+        if isinstance(entries, list)
+        for item in entries
+        if isinstance(item, Mapping) and "name" in item and item.get("datatype") in kinds
+    }
 
 
 def _convert_built(task: "Work") -> None:

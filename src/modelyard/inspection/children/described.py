@@ -47,7 +47,10 @@ class Reads(StrEnum):
 
 @dataclass(slots=True)
 class Described:
-    """An estimator with its columns, its task and its classes. `floats` is the datatype of columns of plain numbers."""
+    """An estimator with its columns, its task and its classes.
+
+    `floats` is the datatype of columns of plain numbers, `tensor_name` the input that holds them all where one does.
+    """
 
     estimator: Estimator
     reads: Reads
@@ -58,6 +61,7 @@ class Described:
     width: int = 1
     floats: DataType = DataType.FP32
     allows_nan: frozenset[int] = frozenset()
+    tensor_name: str = "input"
 
     @property
     def one_input(self) -> bool:
@@ -67,7 +71,7 @@ class Described:
         )
 
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """The contract's inputs: `input` [-1, columns], or one input [-1, 1] a column."""
+        """The contract's inputs: one tensor [-1, columns], or one input [-1, 1] a column."""
         if not self.one_input:
             return tuple(self._column_input(index) for index, column in enumerate(self.columns) if column.used)
         if self.reads is Reads.TEXT:
@@ -77,7 +81,7 @@ class Described:
         kind = self.columns[0].datatype if self.columns else None
         return (
             TensorSpec(
-                name="input",
+                name=self.tensor_name,
                 datatype=kind or self.floats,
                 shape=(VARIABLE, self.width),
                 allows_nan=len(self.allows_nan) == len(self.columns) > 0,
@@ -105,7 +109,7 @@ class Described:
     def assemble(self, arrays: Mapping[str, Array]) -> Any:  # noqa: ANN401  (array, DataFrame or list: as the estimator wants)
         """What the estimator's methods take, from one array an input (BYTES hold `bytes`)."""
         if self.reads is Reads.ARRAY:
-            array = arrays["input"]
+            array = arrays[self.tensor_name]
             return _texts(array) if array.dtype == object else array
         if self.reads is Reads.TEXT:
             return _texts(arrays["text"]).ravel()
@@ -127,7 +131,7 @@ class Described:
         import pandas as pd
 
         if self.one_input:
-            return pd.DataFrame(arrays["input"], columns=[column.key for column in self.columns])
+            return pd.DataFrame(arrays[self.tensor_name], columns=[column.key for column in self.columns])
         used = [(index, column) for index, column in enumerate(self.columns) if column.used]
         return pd.DataFrame({column.key: _texts(arrays[self.input_name(index)]).ravel() for index, column in used})
 

@@ -9,11 +9,11 @@ import onnx
 
 from modelyard.domain.contract import Labelling, LabelSource, ModelContract
 from modelyard.domain.errors.base import quote
-from modelyard.domain.errors.uploads import ProbeFailed
+from modelyard.domain.errors.uploads import BundleMismatch, ProbeFailed
 from modelyard.domain.report import Outcome
 from modelyard.domain.tensors import VARIABLE, DataType, TensorSpec
 from modelyard.inspection.children import equal, graph_edit, rows
-from modelyard.inspection.children.described import CLASS_INDEX, PROBABILITIES, Described, describe
+from modelyard.inspection.children.described import CLASS_INDEX, PROBABILITIES, Described, Reads, describe
 from modelyard.inspection.children.facts import Array
 from modelyard.inspection.children.packaging import ONNX_FILE, Work, copy_file, timed
 from modelyard.inspection.children.session import Session
@@ -58,6 +58,7 @@ def convert_estimator(work: Work, read: Unpickled, *, types: Mapping[str, DataTy
     _report_versions(work, read)
     with timed(work.channel, "model.inputs") as found:
         described = describe(read.model)
+        _take_declared_name(work, described)
         for column in described.columns:
             if column.datatype is None and isinstance(column.key, str) and types:
                 column.datatype = _declared(types.get(column.key))
@@ -73,6 +74,23 @@ def convert_estimator(work: Work, read: Unpickled, *, types: Mapping[str, DataTy
         _package_graph(work, described, asked, tried)
     else:
         _package_original(work, described, asked)
+
+
+def _take_declared_name(work: Work, described: Described) -> None:
+    """The one tensor goes by the name that the configuration gives it; its width must be the estimator's."""
+    declared = work.config.get("input")
+    listed = work.config.get("inputs")
+    if declared is None and isinstance(listed, list) and len(listed) == 1:
+        declared = listed[0]
+    if not isinstance(declared, Mapping) or described.reads is not Reads.ARRAY:
+        return
+    shape = declared.get("shape")
+    if isinstance(shape, list) and shape and shape[-1] not in {VARIABLE, described.width}:
+        raise BundleMismatch(
+            f"the configuration says the input is {shape[-1]} wide, the model was fitted on {described.width} columns",
+            hint=f'"shape": [-1, {described.width}], or leave the input out: it is read from the model',
+        )
+    described.tensor_name = str(declared.get("name") or described.tensor_name)
 
 
 def _declared(kind: DataType | None) -> DataType | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from modelyard.domain.contract import ModelFormat, ServingPackage
 from modelyard.domain.tensors import DataType
-from modelyard.inspection.children.described import Described, describe
+from modelyard.inspection.children.described import Described, Reads, describe
 from modelyard.inspection.children.unpickle import read_estimator
 
 
@@ -19,4 +19,6 @@ def open_original(directory: Path, package: ServingPackage) -> Described:
         read = read_estimator(path)
     described = describe(read.model)
     described.floats = DataType.FP64
+    if described.reads in {Reads.ARRAY, Reads.TABLE} and described.one_input:
+        described.tensor_name = package.contract.inputs[0].name
     return described

@@ -35,7 +35,7 @@ def generate(described: Described, *, rows: int = ROWS, style: str = "spread") -
             for index, (column, values) in enumerate(zip(described.columns, columns, strict=True))
             if column.used
         }
-    return {"input": np.stack(columns, axis=1)}
+    return {described.tensor_name: np.stack(columns, axis=1)}
 
 
 def usable(described: Described, *, rows: int = ROWS) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -89,7 +89,7 @@ def with_missing(described: Described, arrays: Mapping[str, Array], chosen: list
     for row in range(rows):
         index = chosen[row % len(chosen)]
         if described.one_input:
-            changed["input"][row, index] = np.nan
+            changed[described.tensor_name][row, index] = np.nan
         else:
             changed[described.input_name(index)][row, 0] = np.nan
     return changed
