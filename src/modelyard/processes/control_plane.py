@@ -27,7 +27,16 @@ from modelyard.control.catalog import VersionRecord, VersionUsers, find_model, s
 from modelyard.control.deployments import ORCHESTRATORS, Addresses, Deployments, Pace, Reconciler, services_using
 from modelyard.control.deployments.routes import router as services_router
 from modelyard.control.identity import load_pepper, offer_bootstrap
-from modelyard.control.intake import IntakeParts, Target, UploadCentre, UploadDesk, UploadLimits, open_intake
+from modelyard.control.intake import (
+    IntakeParts,
+    Step,
+    Target,
+    UploadCentre,
+    UploadDesk,
+    UploadLimits,
+    no_step,
+    open_intake,
+)
 from modelyard.control.intake.routes import router as uploads_router
 from modelyard.control.nodes import Board
 from modelyard.control.nodes.routes import router as nodes_router
@@ -110,15 +119,19 @@ class ControlConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class ControlPlane:
-    """All parts of one control plane. `open` them, `run` until a signal, and they close in the opposite order."""
+    """All parts of one control plane. `open` them, `run` until a signal, and they close in the opposite order.
 
-    def __init__(self, config: ControlConfig) -> None:
+    `step` is called with the name of each step of a commit; fault tests end the process in it.
+    """
+
+    def __init__(self, config: ControlConfig, *, step: Step = no_step) -> None:
         self.config = config
         self.places = Places(Path(config.data))
         self.settings = load(
             file=Path(config.settings) if config.settings else None, environment=os.environ, given=None
         )
         self.limits = _struct(UploadLimits, config.uploads)
+        self._step = step
         self._stack = AsyncExitStack()
 
     async def run(self, arguments: ChildArguments) -> None:
@@ -193,6 +206,7 @@ class ControlPlane:
             limits=self.limits,
             policy=_struct(InspectionPolicy, self.config.inspection),
             set_alias=_point_alias,
+            step=self._step,
         )
         centre, desk, _ = open_intake(intake, describe=partial(problem, request_id=""))
         return centre, desk

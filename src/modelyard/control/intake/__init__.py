@@ -4,6 +4,7 @@
 outlive their request; `open_intake` puts both together and clears what an earlier run left behind.
 """
 
+from modelyard.control.intake.commit import Step, no_step
 from modelyard.control.intake.desk import UploadDesk
 from modelyard.control.intake.limits import UploadLimits
 from modelyard.control.intake.opening import open_intake
@@ -13,10 +14,12 @@ from modelyard.control.intake.values import Progress, Target, UploadState
 __all__ = [
     "IntakeParts",
     "Progress",
+    "Step",
     "Target",
     "UploadCentre",
     "UploadDesk",
     "UploadLimits",
     "UploadState",
+    "no_step",
     "open_intake",
 ]

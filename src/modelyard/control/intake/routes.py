@@ -251,7 +251,8 @@ async def _events(progress: Progress | None, document: Callable[[], dict[str, An
                 if progress.finished.done() and told == len(progress.checks):
                     break
                 try:
-                    await asyncio.wait_for(changed.wait(), _PING_S)
+                    async with asyncio.timeout(_PING_S):
+                        await changed.wait()
                 except TimeoutError:
                     yield b": still checking\n\n"
         finally:

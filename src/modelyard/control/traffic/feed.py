@@ -40,8 +40,8 @@ class TableFeed:
             leave()
         self._is_over = True
         self._ring()
+        self._look.set()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.wait([self._task])
 
     async def after(self, revision: int, *, wait_s: float) -> tuple[int, bytes] | None:
@@ -56,7 +56,8 @@ class TableFeed:
             if left <= 0:
                 return None
             try:
-                await asyncio.wait_for(changed.wait(), left)
+                async with asyncio.timeout(left):
+                    await changed.wait()
             except TimeoutError:
                 return None
         return self._newest if self._newest[0] > revision else None
@@ -66,9 +67,10 @@ class TableFeed:
             self._loop.call_soon_threadsafe(self._look.set)
 
     async def _follow(self) -> None:
-        while True:
+        while not self._is_over:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), SWEEP_S)
+                async with asyncio.timeout(SWEEP_S):
+                    await self._look.wait()
             self._look.clear()
             try:
                 await self._refresh()
