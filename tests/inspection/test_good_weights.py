@@ -68,16 +68,69 @@ def test_a_pickle_of_a_fitted_model_passes_the_walk(model: Any, protocol: int) -
     assert facts.top == f"{type(model).__module__}.{type(model).__name__}"
 
 
-@pytest.mark.parametrize("compress", [0, ("zlib", 3), ("gzip", 3), ("bz2", 3), ("xz", 1), ("lzma", 1)])
-def test_a_joblib_file_passes_the_walk_with_its_arrays_outside_the_pickle(
-    model: Any, compress: Any, tmp_path: Path
-) -> None:
-    path, place = tmp_path / "m.joblib", tmp_path / "unpacked"
-    joblib.dump(model, path, compress=compress)
-    packing = unpack_pickle(path, place, POLICY)
-    assert packing == (compress[0] if compress else None)
-    facts = read_pickle((place if packing else path).read_bytes(), POLICY)
+def test_a_joblib_file_passes_the_walk_with_its_arrays_outside_the_pickle(model: Any) -> None:
+    buffer = io.BytesIO()
+    joblib.dump(model, buffer)
+    facts = read_pickle(buffer.getvalue(), POLICY)
     assert facts.arrays > 0
+
+
+@pytest.mark.parametrize("packing", ["zlib", "gzip", "bz2", "xz", "lzma"])
+def test_a_packed_joblib_file_passes_the_walk(packing: str, tmp_path: Path) -> None:
+    joblib.dump(MODELS["forest on columns"](), tmp_path / "m.joblib", compress=(packing, 3))
+    assert unpack_pickle(tmp_path / "m.joblib", tmp_path / "unpacked", POLICY) == packing
+    assert read_pickle((tmp_path / "unpacked").read_bytes(), POLICY).arrays > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda wrapper, dtype: None, "not a model"),  # the control: measured, and only then refused
+        (
+            lambda wrapper, dtype: wrapper.update(dtype=dtype("V1000", (3, "|", None, None, None, 1, 1, 0))),
+            "plain element type",
+        ),
+        (
+            lambda wrapper, dtype: wrapper.update(dtype=dtype("f8", (3, "<", None, None, None, -1, -1, 63))),
+            "plain element type",
+        ),
+        (lambda wrapper, dtype: wrapper.update(shape=(2**63, 2)), "asks for"),
+        (lambda wrapper, dtype: wrapper.update({f"k{i}": i for i in range(80)}), "plain way"),
+        (lambda wrapper, dtype: wrapper.update(numpy_array_alignment_bytes=1.5), "padding"),
+    ],
+    ids=[
+        "as it should be",
+        "a size in the state",
+        "objects in the flags",
+        "an overflowing shape",
+        "too many fields",
+        "odd padding",
+    ],
+)
+def test_an_array_that_two_readers_could_measure_differently_is_refused(
+    change: Callable[..., None], reason: str
+) -> None:
+    from modelyard.domain.errors.uploads import WeightsFormat
+
+    class Pair:
+        def __init__(self, made: tuple[Any, ...]) -> None:
+            self.made = made
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return self.made
+
+    def dtype(name: str, state: tuple[Any, ...]) -> Pair:
+        return Pair((np.dtype, (name, False, True), state))
+
+    fields: dict[str, Any] = {"shape": (1,), "order": "C", "allow_mmap": False, "numpy_array_alignment_bytes": None}
+    fields["dtype"] = dtype("f8", (3, "<", None, None, None, -1, -1, 0))
+    change(fields, dtype)
+    from joblib.numpy_pickle import NumpyArrayWrapper
+
+    # a stand-in for the wrapper: made without arguments, then given its state, as joblib writes it
+    data = pickle.dumps(Pair((NumpyArrayWrapper, (), fields)), protocol=2)
+    with pytest.raises(WeightsFormat, match=reason):
+        read_pickle(data[:-1] + bytes(8) + b".", POLICY)
 
 
 def test_a_skops_file_passes_the_walk(model: Any) -> None:

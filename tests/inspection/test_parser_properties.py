@@ -41,7 +41,7 @@ from modelyard.inspection.weights.xgboost_file import read_xgboost
 
 POLICY = InspectionPolicy(bundle_bytes=1 << 22, pickle_expanded_bytes=1 << 22, pickle_opcodes=100_000)
 ROWS, CLASSES = np.eye(4), [0, 1, 0, 1]
-MUTATIONS: Final = 80
+MUTATIONS: Final = 50
 
 
 def in_file(read: Callable[[Path], object]) -> Callable[[bytes], object]:
@@ -212,7 +212,7 @@ def test_a_mutated_file_is_read_or_refused(name: str, edits: list[tuple[float, b
         PARSERS[name](mutated(valid(name), edits))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     data=st.binary(max_size=400),
     prefix=st.sampled_from([b"", b"\x80\x04", b"PK\x03\x04", b"GGUF\x03\0\0\0", b"{", b"\x93NUMPY"]),
@@ -241,7 +241,7 @@ word = st.text(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(module=word, name=word, protocol=st.sampled_from(["global", "stack", "inst", "memo"]))
 def test_a_name_outside_the_table_is_found_however_it_is_written(module: str, name: str, protocol: str) -> None:
     assume(not is_allowed(module, name))
@@ -268,7 +268,7 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(value=plain)
 def test_yaml_reads_what_json_writes(value: object) -> None:
     assert read_yaml(json.dumps(value), what="x", max_depth=32, max_digits=19) == value

@@ -25,6 +25,7 @@ _NESTED: Final = 8
 _STACK: Final = 250_000
 _PROTOCOL: Final = 5
 _MAX_FOREIGN: Final = 64
+_ARRAY: Final = Global("numpy", "ndarray")
 _TWO_LINES: Final = -100
 _LENGTH_BYTES: Final = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1,
@@ -264,18 +265,20 @@ class Machine:
         state, target = self._pop(), self._pop()
         if not isinstance(target, Made):
             raise WeightsUnsafe("the pickle gives a state to something that it did not make")
-        target.state = state
-        self._stack.append(target)
+        if target.is_built:
+            raise WeightsUnsafe("the pickle gives a state twice to one object")
+        target.state, target.is_built = state, True
         if target.maker.name == "NumpyArrayWrapper":
             self._pass_array(target)
+            target = Made(_ARRAY)  # joblib puts the array in the wrapper's place
+        self._stack.append(target)
 
     def _pass_array(self, wrapper: Made) -> None:
         """Go on behind the bytes of a joblib array; an array of objects is a pickle of its own."""
         if self._frame_end is not None and self.pos != self._frame_end:
             raise WeightsFormat("an array's bytes begin inside a frame")
         self.arrays += 1
-        state = wrapper.state.items if isinstance(wrapper.state, Fields) else {}
-        size = array_span(state, self.data, self.pos)
+        size = array_span(wrapper, self.data, self.pos)
         if size is not None:
             self._skip(size)
             return

@@ -25,6 +25,7 @@ class Made:
     maker: Global
     args: object = None
     state: object = None
+    is_built: bool = False
 
     @property
     def type(self) -> Global:
@@ -38,10 +39,11 @@ class Made:
 class Fields:
     """A dictionary with a few text keys; further items are dropped. Empty ones cost next to nothing."""
 
-    __slots__ = ("_items",)
+    __slots__ = ("_items", "is_whole")
 
     def __init__(self) -> None:
         self._items: dict[str, object] | None = None
+        self.is_whole = True
 
     @property
     def items(self) -> dict[str, object]:
@@ -49,11 +51,13 @@ class Fields:
         return self._items or {}
 
     def add(self, key: object, value: object) -> None:
-        """Keep an item with a text key while there is room."""
+        """Keep an item with a text key while there is room; note when one was not kept."""
         if self._items is None:
             self._items = {}
-        if isinstance(key, str) and len(self._items) < SMALL:
+        if isinstance(key, str) and (key in self._items or len(self._items) < SMALL):
             self._items[key] = value
+        else:
+            self.is_whole = False
 
 
 class _Sentinel:

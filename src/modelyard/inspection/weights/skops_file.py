@@ -19,6 +19,7 @@ from modelyard.inspection.policy import MIB, InspectionPolicy
 from modelyard.inspection.weights.numpy_file import require_npy_member
 
 _SCHEMA_BYTES: Final = 64 * MIB
+_SPARSE_BYTES: Final = 64 * MIB
 _DEPTH: Final = 400
 _LOADERS: Final = frozenset({
     "ObjectNode", "DictNode", "DefaultDictNode", "ListNode", "SetNode", "TupleNode", "BytesNode", "BytearrayNode",
@@ -51,8 +52,11 @@ def read_skops(data: Octets, policy: InspectionPolicy) -> SkopsFacts:
         WeightsUnsafe: a type or function outside the table.
         WeightsFormat: the zip or the tree is damaged, or holds no model.
     """
-    members = {member.name: member for member in read_directory(data, max_members=policy.tensors)}
-    require_bounded(list(members.values()), policy)
+    listed = read_directory(data, max_members=policy.tensors)
+    members = {member.name: member for member in listed}
+    if len(members) != len(listed):
+        raise WeightsFormat("the file holds two members of one name")
+    require_bounded(listed, policy)
     schema = _schema(data, members)
     names: set[str] = set()
     count = 0
@@ -61,7 +65,7 @@ def read_skops(data: Octets, policy: InspectionPolicy) -> SkopsFacts:
         _require_known(node, names)
     for name, member in members.items():
         if name != "schema.json":
-            _require_array(data, name, member)
+            _require_array(data, member, policy)
     top = f"{schema.get('__module__')}.{schema.get('__class__')}"
     if top.partition(".")[0] not in MODEL_ROOTS:
         raise WeightsFormat(f"the file holds {quote(top)}, not a model", hint="dump the fitted estimator itself")
@@ -114,10 +118,17 @@ def _require_known(node: dict[str, object], names: set[str]) -> None:
         names.add(f"{module}.{name}")
 
 
-def _require_array(data: Octets, name: str, member: ZipMember) -> None:
-    if points_elsewhere(name):
-        raise WeightsFormat(f"member {quote(name)} is not a plain name")
-    if name.endswith(".npy"):
+def _require_array(data: Octets, member: ZipMember, policy: InspectionPolicy) -> None:
+    """A member is an array, a sparse matrix (a zip of arrays), or plain bytes."""
+    if points_elsewhere(member.name):
+        raise WeightsFormat(f"member {quote(member.name)} is not a plain name")
+    if member.name.endswith(".npy"):
         require_npy_member(data, member)
-    elif not name.endswith((".npz", ".bin")):
-        raise WeightsFormat(f"member {quote(name)} is neither an array nor bytes")
+    elif member.name.endswith(".npz") and member.size <= _SPARSE_BYTES:
+        inner = b"".join(unpacked(data, member))
+        parts = read_directory(inner, max_members=policy.archive_members)
+        require_bounded(parts, policy)
+        for part in parts:
+            require_npy_member(inner, part)
+    elif not member.name.endswith(".bin"):
+        raise WeightsFormat(f"member {quote(member.name)} is neither an array nor bytes")
