@@ -416,6 +416,7 @@ class Connection(asyncio.Protocol):
 
     async def drained(self, reply: Reply) -> None:
         """Until `reply` is first in line and the client takes bytes, or is gone."""
+        await asyncio.sleep(0)  # others get their turn, and a lost connection is noticed even if nothing is ever full
         while not self.is_gone and (self._write_paused or (self._replies and self._replies[0] is not reply)):
             waiter = self.edge.loop.create_future()
             self._drainers.append(waiter)
