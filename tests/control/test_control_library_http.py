@@ -22,6 +22,7 @@ async def test_a_version_is_reviewed_deployed_archived_and_deleted(parts, servin
         after = await client.get(base)
     assert [item["name"] for item in waiting] == ["digits"]
     assert waiting[0]["audit"]["verdict"] == "needs_review"
+    assert waiting[0]["reason"] == "it is ONNX", "the list says what a person has to look at"
     assert (no_reason.status_code, approved.json()["state"], approved.json()["reason"]) == (
         422,
         "approved",

@@ -1,13 +1,20 @@
 """The application behind the real listener: a socket, a stream that lives, a drain that ends."""
 
 import asyncio
+import json
+import os
+import re
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
 from modelyard.control.api import create_app, end_streams
 from modelyard.foundation.http import AsgiHandler, EdgeSettings, problem_errors, serve
+
+DOCS = Path(__file__).parents[2] / "docs"
+FAIL_ON_REFUSAL = 'set -eo pipefail; curl() { command curl --fail-with-body "$@"; echo; }\n'
 
 
 @asynccontextmanager
@@ -55,3 +62,45 @@ async def test_a_stream_follows_changes_and_ends_with_the_listener(parts, add_ve
         end_streams(app)
         async for _ in lines:
             pass
+
+
+def commands_of(page: str) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+async def run_command(command: str, **environment: str) -> str:
+    child = await asyncio.create_subprocess_exec(
+        "bash",
+        "-c",
+        FAIL_ON_REFUSAL + command,
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        out, err = await child.communicate()
+    assert child.returncode == 0, (command, out, err)
+    return out.decode()
+
+
+async def test_the_documented_key_commands_work(guarded, add_version):
+    async with listening(guarded) as (_, _, url):
+        key, number, ran = "", "", 0
+        for block in commands_of("how-to/keys.md"):
+            command = block.replace("http://127.0.0.1:8700", url).replace("DATA/", f"{guarded.places.data}/")
+            command = command.replace("/keys/ID", f"/keys/{number}")
+            answer = json.loads(await run_command(command, MODELYARD_KEY=key))
+            key, number = key or answer["key"], answer["id"]
+            ran += 1
+    assert ran == 3
+    assert answer["state"] == "revoked"
+
+
+async def test_the_documented_history_commands_work(parts, add_version):
+    add_version(parts)
+    async with listening(parts) as (_, _, url):
+        (block,) = commands_of("explanation/history.md")
+        out = await run_command(block.replace("http://127.0.0.1:8700", url))
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [bool(answer["items"]) for answer in answers[:2]] == [True, False]
+    assert answers[2]["live"] == []

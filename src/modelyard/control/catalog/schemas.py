@@ -9,6 +9,7 @@ from modelyard.control.catalog.values import ModelRecord, VersionRecord
 from modelyard.control.identity import Visibility
 from modelyard.control.records import DEFAULT_LIMIT, MAX_LIMIT
 from modelyard.domain.lifecycle import VersionState
+from modelyard.domain.report import Outcome
 from modelyard.foundation.documents import to_plain
 
 
@@ -90,7 +91,7 @@ class VersionDocument(BaseModel):
     created_by: str
     decided_at: datetime | None
     decided_by: str | None
-    reason: str
+    reason: str = Field(description="What was decided and why; until then, what a person has to look at.")
 
 
 class VersionsDocument(BaseModel):
@@ -174,5 +175,12 @@ def version_document(version: VersionRecord) -> dict[str, Any]:
         "created_by": version.author_name,
         "decided_at": None if version.decided_at is None else version.decided_at.isoformat(),
         "decided_by": version.decided_by,
-        "reason": version.reason,
+        "reason": version.reason or _open_questions(version),
     }
+
+
+def _open_questions(version: VersionRecord) -> str:
+    """What the audit wants a person to look at, while nobody has."""
+    if version.state is not VersionState.NEEDS_REVIEW:
+        return ""
+    return "; ".join(check.summary for check in version.audit.checks if check.outcome is Outcome.NEEDS_REVIEW)

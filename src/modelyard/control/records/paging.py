@@ -11,7 +11,7 @@ from modelyard.domain.errors.platform import InvalidRequest
 
 T = TypeVar("T")
 DEFAULT_LIMIT: Final = 50
-MAX_LIMIT: Final = 500
+MAX_LIMIT: Final = 1000
 _MAX_CURSOR: Final = 1024
 
 Position = tuple[str | int | float | None, ...]
