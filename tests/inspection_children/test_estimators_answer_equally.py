@@ -173,6 +173,12 @@ KEEPS: dict[str, tuple[Callable[[], Any], str]] = {
         ).fit(R, RY),
         "SplineTransformer",
     ),
+    "factors": (
+        lambda: HistGradientBoostingClassifier(max_iter=3).fit(
+            table()[["age", "city"]].astype({"city": "category"}), over_40()
+        ),
+        "HistGradientBoostingClassifier",
+    ),
     "neighbour imputer": (lambda: make_pipeline(KNNImputer(), LogisticRegression(max_iter=300)).fit(X, Y), "step"),
 }
 
@@ -304,6 +310,14 @@ def test_a_sample_that_does_not_fit_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "sample.csv").write_text("a,b\n1,2\n")
     made = convert_estimator(LogisticRegression(max_iter=300).fit(X, Y), tmp_path, sample="sample.csv")
     assert made.said.named("sample.rows").outcome is Outcome.WARNING
+
+
+def test_a_sample_that_the_model_refuses_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "sample.csv").write_text("age,city,income\n30,Atlantis,50\n")
+    model = make_pipeline(columns(), LogisticRegression()).fit(table(), over_40())
+    made = convert_estimator(model, tmp_path, sample="sample.csv")
+    assert "Atlantis" in made.said.named("sample.answers").summary
+    assert made.package.runtime == "onnxruntime"
 
 
 def test_the_probe_proves_a_batch_and_keeps_a_golden_answer_with_its_label(tmp_path: Path) -> None:

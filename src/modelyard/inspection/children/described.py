@@ -133,7 +133,8 @@ class Described:
         if self.one_input:
             return pd.DataFrame(arrays[self.tensor_name], columns=[column.key for column in self.columns])
         used = [(index, column) for index, column in enumerate(self.columns) if column.used]
-        return pd.DataFrame({column.key: _texts(arrays[self.input_name(index)]).ravel() for index, column in used})
+        table = pd.DataFrame({column.key: _texts(arrays[self.input_name(index)]).ravel() for index, column in used})
+        return table.astype({column.key: "category" for _, column in used if column.factor})
 
     def ask(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """The estimator's own answers, one array an output name of `answers` (and the class index of a classifier)."""

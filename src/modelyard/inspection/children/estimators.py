@@ -125,9 +125,18 @@ def _ask(work: Work, described: Described) -> Asked:
     sample = work.read_sample(described.inputs())
     if sample is None:
         return Asked(arrays, answers, 0)
-    count = len(next(iter(sample.values())))
     joined = {name: np.concatenate([sample[name], array]) for name, array in arrays.items()}
-    return Asked(joined, described.ask(joined), count)
+    try:
+        joined_answers = described.ask(joined)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  (the library says in its own ways that it does not take these rows)
+        with timed(work.channel, "sample.answers") as found:
+            found.outcome = Outcome.WARNING
+            found.summary = f"the model does not take the sample's rows: {type(error).__name__}: {str(error)[:200]}"
+            found.hint = "give rows as the model was trained on; generated rows were asked in their place"
+        return Asked(arrays, answers, 0)
+    return Asked(joined, joined_answers, len(next(iter(sample.values()))))
 
 
 def _convert(work: Work, described: Described, asked: Asked) -> Tried:

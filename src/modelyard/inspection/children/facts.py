@@ -25,7 +25,10 @@ MAPPING_READERS: Final = ("DictVectorizer", "FeatureHasher")
 
 @dataclass(slots=True)
 class Column:
-    """One column: `key` as the estimator knows it, values it may take (`strict`: and no other), range of numbers."""
+    """One column: `key` as the estimator knows it, values it may take (`strict`: and no other), range of numbers.
+
+    `factor`: the estimator wants it as a column of pandas' categorical type. `used`: some step reads it.
+    """
 
     key: str | int
     datatype: DataType | None = None
@@ -35,6 +38,7 @@ class Column:
     high: float | None = None
     whole: bool = False
     used: bool = True
+    factor: bool = False
 
     def span(self, low: float, high: float) -> None:
         """Take a range if none is known yet and this one is a range."""
@@ -101,11 +105,22 @@ def _learn_simple(estimator: Estimator, columns: Sequence[Column]) -> None:
         for nested in np.ravel(np.asarray(getattr(estimator, group, []), dtype=object))[:8]:
             if getattr(nested, "n_features_in_", None) == len(columns):
                 learn(nested, columns)
+    _learn_factors(estimator, columns)
     _learn_categories(estimator, columns)
     _learn_imputed(estimator, columns)
     for low, high in _ranges(estimator, len(columns)):
         for column, lowest, highest in zip(columns, low, high, strict=True):
             column.span(lowest, highest)
+
+
+def _learn_factors(estimator: Estimator, columns: Sequence[Column]) -> None:
+    """Histogram boosting keeps an encoder of its own for the categorical columns of the table it was fitted on."""
+    preprocessor = estimator.__dict__.get("_preprocessor")
+    if preprocessor is None:
+        return
+    learn(preprocessor, columns)
+    for column in columns:
+        column.factor = column.values is not None
 
 
 def _learn_categories(estimator: Estimator, columns: Sequence[Column]) -> None:
