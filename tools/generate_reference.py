@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from the code: settings, error codes.
+"""Write the reference pages that are made from the code: settings, errors, the command line, the control API.
 
 `python tools/generate_reference.py` writes them, `--check` says which are not what the code says and exits 1. A test
 runs the check, so no setting and no error is undocumented.
@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_type_hints
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from modelyard.control.api.problems import STATUS
 from modelyard.domain import errors
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.foundation.settings import Settings, describe
+from modelyard.inference.protocol.error_reference import render_error_reference
+from tools.api_page import api_page
+from tools.cli_page import cli_page
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 _MADE = "<!-- Made by tools/generate_reference.py; edit the code it is made from instead. -->\n\n"
@@ -75,7 +80,13 @@ def _by_module() -> Iterator[tuple[str, list[type[ModelyardError]]]]:
             yield ("everywhere" if module.name == "base" else module.name), kinds
 
 
-PAGES = {"settings.md": settings_page, "error-codes.md": error_page}
+PAGES = {
+    "settings.md": settings_page,
+    "error-codes.md": error_page,
+    "inference-errors.md": render_error_reference,
+    "command-line.md": lambda: cli_page(_MADE),
+    "control-api.md": lambda: api_page(_MADE),
+}
 
 
 def stale() -> list[str]:
