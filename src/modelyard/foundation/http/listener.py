@@ -18,6 +18,7 @@ from modelyard.foundation.http.tls import ReloadingTls, TlsFiles
 _BACKLOG: Final = 4096
 _TLS_CHECK_S: Final = 1.0
 _DRAIN_STEP_S: Final = 0.02
+_ABORT_TURNS: Final = 5
 
 
 class Listener:
@@ -80,7 +81,8 @@ class Listener:
             await asyncio.sleep(_DRAIN_STEP_S)
         for connection in list(edge.connections):
             connection.abort()
-        await asyncio.sleep(0)
+        for _ in range(_ABORT_TURNS):  # an aborted transport lets its socket go in a later turn of the loop
+            await asyncio.sleep(0)
         edge.stop()
         if self._tls_timer is not None:
             self._tls_timer.cancel()
