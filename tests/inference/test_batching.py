@@ -34,19 +34,14 @@ class Recorder:
 class Asked(Call):
     """A call whose answer is a future."""
 
-    __slots__ = ("answer", "is_gone", "was_dropped")
+    __slots__ = ("answer", "was_dropped")
 
     def __init__(self, *rows: float, deadline_s: float = LONG_S, width: int = 1) -> None:
         now = perf_counter()
         array = np.array([[row] * width for row in rows], dtype="f4")
         super().__init__({"x": array}, len(rows), started=now, deadline=now + deadline_s)
         self.answer: asyncio.Future = asyncio.get_running_loop().create_future()
-        self.is_gone = False
         self.was_dropped = False
-
-    @property
-    def gone(self) -> bool:
-        return self.is_gone
 
     def succeed(self, outputs: Mapping[str, np.ndarray]) -> None:
         self.ok = True
@@ -142,7 +137,7 @@ async def test_a_heavy_model_leaves_the_loop_free() -> None:
     later = [Asked(2.0), Asked(3.0)]
     for call in later:
         queue.submit(call)
-    assert queue.is_busy
+    assert queue.may_wait
     release.set()
     assert await first.answer == [2.0]
     assert [await call.answer for call in later] == [[4.0], [6.0]]
@@ -176,7 +171,7 @@ async def test_a_client_that_has_gone_costs_no_run() -> None:
     gone, stays = Asked(1.0), Asked(2.0)
     queue.submit(gone)
     queue.submit(stays)
-    gone.is_gone = True
+    queue.discard(gone)
     assert await stays.answer == [4.0]
     assert gone.was_dropped
     assert recorder.rows == [1]

@@ -63,6 +63,7 @@ class Batcher:
         self._running: dict[int, list[Call]] = {}
         self._runs = 0
         self._flush_asked = False
+        self._plain = True
         self._prioritised = False
         self._wait_timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
@@ -73,15 +74,17 @@ class Batcher:
         return len(self._waiting) + sum(map(len, self._running.values()))
 
     @property
-    def is_busy(self) -> bool:
-        """Whether a run is under way elsewhere, so that a new call may have to wait."""
-        return bool(self._running)
+    def may_wait(self) -> bool:
+        """Whether a new call may have to wait longer than this turn, so that its client can go meanwhile."""
+        return bool(self._running) or self.limits.max_wait_s > 0 or self._runner.capacity == 0
 
     def submit(self, call: Call) -> None:
         """Take `call`; it is answered, failed or dropped, exactly once."""
         self._waiting.append(call)
         if call.priority:
             self._prioritised = True
+        if call.shape_key is not None:
+            self._plain = False
         if self._flush_asked:
             return
         if self.limits.max_wait_s and not self._is_full():
@@ -119,27 +122,35 @@ class Batcher:
         if self._wait_timer is not None:
             self._wait_timer.cancel()
             self._wait_timer = None
+            self._plain = False
         if self._prioritised:
             self._waiting = deque(sorted(self._waiting, key=lambda call: call.priority or _LAST))
             self._prioritised = False
         while self._waiting and len(self._running) < self._runner.capacity:
-            calls = self._take(perf_counter())
+            calls = self._take_all() or self._take(perf_counter())
             if calls:
                 self._start(calls)
+        self._plain = not self._waiting and not self._running
         if (self._running or self._waiting) and self._deadline_timer is None:
             self._arm()
 
+    def _take_all(self) -> list[Call] | None:
+        """All that waits, when it came in this turn, is alike, and fits one run: the usual case, at its price."""
+        if not self._plain:
+            return None
+        calls = list(self._waiting)
+        if len(calls) > 1 and sum([call.rows for call in calls]) > self.limits.max_rows:
+            return None
+        self._waiting.clear()
+        return calls
+
     def _take(self, now: float) -> list[Call]:
-        """The next calls that fit one run; what has expired or lost its client is settled on the way."""
+        """The next calls that fit one run; what has expired is settled on the way."""
         waiting, calls, rows = self._waiting, list[Call](), 0
         limit = self.limits.max_rows
         while waiting:
             call = waiting[0]
-            if call.gone:
-                waiting.popleft()
-                call.settled = True
-                call.drop()
-            elif call.deadline <= now:
+            if call.deadline <= now:
                 _settle(waiting.popleft(), _expired())
             elif calls and (
                 rows + call.rows > limit or call.alone or calls[0].alone or call.shape_key != calls[0].shape_key
@@ -162,8 +173,8 @@ class Batcher:
         except ValueError as error:  # shapes that cannot be joined: each by itself then
             self.finished(number, None, error, 0.0)
             return
-        began = perf_counter()
         rows = sum([call.rows for call in calls]) if len(calls) > 1 else calls[0].rows
+        began = perf_counter()
         self._runner.start(
             batch, rows, lambda outputs, error, took: self.finished(number, outputs, error, took, began=began)
         )
@@ -208,6 +219,7 @@ class Batcher:
         for call in reversed(calls):
             if not call.settled:
                 call.alone = True
+                self._plain = False
                 self._waiting.appendleft(call)
 
     def _arm(self) -> None:
@@ -259,7 +271,7 @@ class _Pieces:
             self._batcher.finished(self._number, None, error, self._seconds)
             return
         self._done.append(outputs)
-        if self._row < self._call.rows and not self._call.settled and not self._call.gone:
+        if self._row < self._call.rows and not self._call.settled:
             asyncio.get_running_loop().call_soon(self.next)
         else:
             self._batcher.finished(self._number, join(self._done), None, self._seconds, began=self._began)

@@ -34,11 +34,6 @@ class Call:
         self.ok = False
         self.alone = False
 
-    @property
-    @abstractmethod
-    def gone(self) -> bool:
-        """Whether nobody waits for the answer any more."""
-
     @abstractmethod
     def succeed(self, outputs: Mapping[str, Array]) -> None:
         """Answer with this call's own rows of the outputs, and set `ok` if that worked. Raises nothing."""

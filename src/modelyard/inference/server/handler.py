@@ -132,7 +132,7 @@ class InferenceHandler:
         if backend.signature.varies:
             call.shape_key = backend.signature.shape_key(parsed.inputs)
         batcher = backend.batcher
-        if batcher.is_busy:
+        if batcher.may_wait:
             reply.on_disconnect(lambda: batcher.discard(call))
         batcher.submit(call)
 
