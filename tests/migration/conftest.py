@@ -78,6 +78,5 @@ def _wait(address, server, log):
             if httpx.get(f"{address}/health", timeout=2).is_success:
                 return
         except httpx.TransportError:
-            server_is_starting = 0.2
-            time.sleep(server_is_starting)
+            time.sleep(0.2)  # between two polls
     raise AssertionError(log.read_text()[-3000:])

@@ -27,6 +27,7 @@ class Library:
         return str(sum(upload[0] == name for upload in self.uploads))
 
 
+@pytest.mark.slow
 def test_a_real_registry_is_planned_and_imported_whole(mlflow_server):
     address, artifacts = mlflow_server
     source = open_source(address)
@@ -52,6 +53,7 @@ def test_a_real_registry_is_planned_and_imported_whole(mlflow_server):
     assert all("MLmodel" in upload[1] and len(upload[1]) >= 2 for upload in library.uploads)
 
 
+@pytest.mark.slow
 def test_the_same_models_as_a_folder_give_the_same_fates(mlflow_server):
     lines = plan(ModelFolder(mlflow_server[1]))
     assert sorted(line.fate for line in lines) == [Fate.CONVERTS] * 4 + [Fate.NEEDS_CODE]

@@ -31,7 +31,7 @@ def load_object(source: str | Path) -> object:
 
         try:
             return joblib.load(path)
-        except Exception as error:  # noqa: BLE001 (the author's own code runs here and may raise anything)
+        except Exception as error:
             raise InvalidRequest(
                 f"{quote(path.name)} cannot be loaded here: {quote(error, limit=200)}",
                 hint="run this in the environment in which the model was trained",
