@@ -79,7 +79,9 @@ def test_a_mistake_in_the_environment_names_its_variable():
     for variable in ("MODELYARD_KEYS_FREE_TRIES", "MODELYARD_KEYS_FREE_TRYS"):
         with pytest.raises(InvalidRequest, match=variable):
             load(environment={variable: "many"})
-    assert load(environment={"MODELYARD_KEY": "mdy_live_x", "PATH": "/bin"}) == Settings()
+    assert (
+        load(environment={"MODELYARD_KEY": "mdy_live_x", "MODELYARD_HISTORY_LIMIT": "9", "PATH": "/bin"}) == Settings()
+    )
 
 
 def test_a_password_in_an_address_is_not_shown():

@@ -6,8 +6,9 @@ module. A name that is not known is refused, so that a typing error never passes
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, cast, get_args, get_type_hints
@@ -127,9 +128,6 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
 
 
-_GROUP_PREFIXES: Final = tuple(f"{PREFIX}{group.name}_".upper() for group in fields(Settings))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
     """One field as the reference, `/api/v1/settings` and the environment know it."""
@@ -163,8 +161,7 @@ def load(
         if text is not None:
             chosen[name] = (_parse(text, item), f"in {item.variable}")
     for variable in environment or {}:
-        if variable.startswith(_GROUP_PREFIXES) and variable not in {item.variable for item in known.values()}:
-            raise InvalidRequest(f"{quote(variable)} is not a setting", hint="docs/reference/settings.md lists all")
+        _require_no_slip(variable, known.values())
     for name, value in (given or {}).items():
         chosen[name] = (value, "on the command line")
     for name in chosen:
@@ -200,6 +197,13 @@ def shown(settings: Settings) -> dict[str, dict[str, Value]]:
         value = getattr(getattr(settings, item.group), item.name)
         values.setdefault(item.group, {})[item.name] = _without_password(value) if item.about.unit == "URL" else value
     return values
+
+
+def _require_no_slip(variable: str, known: Iterable[Described]) -> None:
+    """Refuse a variable that is nearly a setting's; others with our prefix belong to the command line's options."""
+    names = [item.variable for item in known]
+    if variable.startswith(PREFIX) and variable not in names and (near := get_close_matches(variable, names, 1, 0.9)):
+        raise InvalidRequest(f"{quote(variable)} is not a setting", hint=f"did you mean {near[0]}?")
 
 
 def _from_file(file: Path | None) -> dict[str, Any]:

@@ -44,22 +44,8 @@ def create_app(
     here when they are not there yet.
     """
     _complete(parts)
-    app = FastAPI(
-        title="Modelyard",
-        version=__version__,
-        summary="From a trained model file to a governed, monitored production service",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,
-        lifespan=_lifespan,
-    )
+    app = _mounted(routers)
     app.state.parts = parts
-    for router in (health.router, docs.router):
-        app.include_router(router)
-    added = [router for router in routers if router not in ROUTERS]
-    for router in (platform.router, events.router, *ROUTERS, *added):
-        app.include_router(router, prefix=PREFIX)
     app.add_exception_handler(ModelyardError, _answer)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_framework)
@@ -72,6 +58,30 @@ def create_app(
         guard=guard,
     )
     app.openapi = lambda: describe(app, {**POLICY, **(rules or {})})  # type: ignore[method-assign]
+    return app
+
+
+def describe_api() -> dict[str, Any]:
+    """The OpenAPI document of everything that is mounted, without anything to serve it from."""
+    return describe(_mounted(()), POLICY)
+
+
+def _mounted(routers: Sequence[APIRouter]) -> FastAPI:
+    app = FastAPI(
+        title="Modelyard",
+        version=__version__,
+        summary="From a trained model file to a governed, monitored production service",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    for router in (health.router, docs.router):
+        app.include_router(router)
+    added = [router for router in routers if router not in ROUTERS]
+    for router in (platform.router, events.router, *ROUTERS, *added):
+        app.include_router(router, prefix=PREFIX)
     return app
 
 
