@@ -44,7 +44,10 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         for item in rows:
             about = item.get("description") or item["schema"].get("description") or item["schema"].get("title", "")
             text.append(f"| `{item['name']}` | {item['in']} | {' '.join(about.split()).replace('|', '/')} |\n")
-    answers = ", ".join(f"{code} {answer['description']}" for code, answer in sorted(operation["responses"].items()))
+    answers = ", ".join(
+        f"{code} {answer.get('description', 'a problem document')}"
+        for code, answer in sorted(operation["responses"].items())
+    )
     text.append(f"\nAnswers: {answers}.\n")
     return "".join(text)
 

@@ -13,7 +13,7 @@ from modelyard.client.calls import Call, Document
 from modelyard.client.connection import Connection
 from modelyard.client.documents import Prediction, ServiceInfo, Upload, Version
 from modelyard.client.errors import RemoteError, not_reachable, raise_for
-from modelyard.client.files import upload_parts
+from modelyard.client.files import upload_params, upload_parts
 from modelyard.client.predicting import infer_request, metadata_url, read_prediction
 from modelyard.client.sync import AUDIT_TIMEOUT_S, DEPLOY_TIMEOUT_S, POLL_S, deployment, require_serving
 from modelyard.domain.errors.inference import NotReady
@@ -70,7 +70,7 @@ class AsyncClient:
         raise_for(response)
         return response
 
-    async def upload(
+    async def upload(  # noqa: PLR0913  (each is something that people give)
         self,
         model: object,
         *,
@@ -78,10 +78,11 @@ class AsyncClient:
         labels: str | Path | None = None,
         config: str | Path | None = None,
         alias: str | None = None,
+        source: Mapping[str, object] | None = None,
         on_check: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> Version:
         """Upload a path or a fitted estimator and wait for the audit's verdict."""
-        params = {key: value for key, value in (("alias", alias), ("project", self.connection.project)) if value}
+        params = upload_params(alias=alias, project=self.connection.project, source=source)
         url = f"{self.connection.url}/api/v1/models/{name}/versions"
         with upload_parts(
             model, labels=Path(labels) if labels else None, config=Path(config) if config else None

@@ -1,7 +1,8 @@
 """From what a person hands over (a path, a directory, a fitted model) to the files of an upload."""
 
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +24,8 @@ def upload_parts(model: object, *, labels: Path | None, config: Path | None) -> 
     with ExitStack() as stack:
         if isinstance(model, str | Path):
             paths = {path.name: path for path in _paths(Path(model))}
+        elif isinstance(model, Sequence):
+            paths = {path.name: path for item in model for path in _paths(Path(item))}
         else:
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-")))
             paths = {"model.joblib": _dump(model, place / "model.joblib")}
@@ -34,6 +37,12 @@ def upload_parts(model: object, *, labels: Path | None, config: Path | None) -> 
             ("files", (name, stack.enter_context(path.open("rb")), "application/octet-stream"))
             for name, path in paths.items()
         ]
+
+
+def upload_params(*, alias: str | None, project: str | None, source: Mapping[str, object] | None) -> dict[str, str]:
+    """What an upload's address says beside the model's name."""
+    given = {"alias": alias, "project": project, "source": json.dumps(source) if source else None}
+    return {name: value for name, value in given.items() if value}
 
 
 def _paths(path: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from modelyard.client.calls import Call, Document
 from modelyard.client.connection import Connection
 from modelyard.client.documents import Prediction, ServiceInfo, Upload, Version
 from modelyard.client.errors import RemoteError, not_reachable, raise_for
-from modelyard.client.files import upload_parts
+from modelyard.client.files import upload_params, upload_parts
 from modelyard.client.predicting import infer_request, metadata_url, read_prediction
 from modelyard.domain.errors.inference import NotReady
 
@@ -82,7 +82,7 @@ class Client:
 
     # The library
 
-    def upload(
+    def upload(  # noqa: PLR0913  (each is something that people give)
         self,
         model: object,
         *,
@@ -90,13 +90,15 @@ class Client:
         labels: str | Path | None = None,
         config: str | Path | None = None,
         alias: str | None = None,
+        source: Mapping[str, object] | None = None,
         on_check: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> Version:
-        """Upload a path or a fitted estimator and wait for the audit's verdict.
+        """Upload a path, several paths or a fitted estimator, and wait for the audit's verdict.
 
+        `source` says where the model comes from, in plain JSON values; it is kept with the version.
         `on_check` is called with every check as it finishes. A refused upload raises `RemoteError`.
         """
-        params = {key: value for key, value in (("alias", alias), ("project", self.connection.project)) if value}
+        params = upload_params(alias=alias, project=self.connection.project, source=source)
         url = f"{self.connection.url}/api/v1/models/{name}/versions"
         with upload_parts(
             model, labels=Path(labels) if labels else None, config=Path(config) if config else None
