@@ -54,8 +54,8 @@ def describe(app: FastAPI, policy: Mapping[tuple[str, str], Rule]) -> dict[str, 
 def _complete(operation: dict[str, Any], rule: Rule | None) -> None:
     responses = operation.setdefault("responses", {})
     responses.pop("422", None)
-    for name in _ANSWERS:
-        responses[name] = {"$ref": f"#/components/responses/{name}"}
+    for name, text in _ANSWERS.items():
+        responses[name] = {"$ref": f"#/components/responses/{name}", "description": text}
     if rule is not None and rule.needs is not Open.PUBLIC:
         operation["security"] = [{"key": []}]
         operation["x-scope"] = rule.needs.value
