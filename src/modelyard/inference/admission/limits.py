@@ -19,7 +19,8 @@ _COLUMNS: Final = 64
 _RECORDS: Final = 1024
 _HEAD: Final = 3  # hash of the name, tokens, time of the last change
 _WIDTH: Final = _HEAD + _COLUMNS
-_BYTES: Final = _RECORDS * _WIDTH * 8
+_IN_USE: Final = _RECORDS * _WIDTH  # the cell that says how many columns were ever taken
+_BYTES: Final = (_IN_USE + 1) * 8
 _CLOCK: Final = 1  # CLOCK_MONOTONIC: one clock for all processes of a machine
 
 
@@ -76,6 +77,7 @@ class SharedLimits:
             for column in range(_COLUMNS):
                 if self._try(column):
                     self._clear(column)
+                    self.cells[_IN_USE] = max(self.cells[_IN_USE], column + 1)
                     return column
         raise OSError(f"more than {_COLUMNS} processes share the limits")
 
@@ -144,19 +146,27 @@ class Gate:
         self.bound = bound
 
     def enter(self) -> bool:
-        """Whether one more may be in flight; it is then counted until `leave`."""
+        """Whether one more may be in flight; it is then counted until `leave`.
+
+        Far from the bound this needs no lock: even if every process enters at the same moment, the bound holds.
+        """
+        cells = self._limits.cells
+        if self._in_flight() + _COLUMNS < self.bound:
+            cells[self._mine] += 1
+            return True
         with self._limits.locked():
             if self._in_flight() >= self.bound:
                 self._limits.reclaim()
                 if self._in_flight() >= self.bound:
                     return False
-            self._limits.cells[self._mine] += 1
+            cells[self._mine] += 1
             return True
 
     def leave(self) -> None:
-        """One less is in flight."""
-        with self._limits.locked():
-            self._limits.cells[self._mine] = max(0.0, self._limits.cells[self._mine] - 1)
+        """One less is in flight. Only this process writes its own column, so no lock is needed."""
+        cells = self._limits.cells
+        cells[self._mine] = max(0.0, cells[self._mine] - 1)
 
     def _in_flight(self) -> float:
-        return sum(self._limits.cells[self._first : self._first + _COLUMNS])
+        cells = self._limits.cells
+        return sum(cells[self._first : self._first + int(cells[_IN_USE])])
