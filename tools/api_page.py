@@ -29,7 +29,7 @@ def api_page(made: str) -> str:
     for path, operations in sorted(document["paths"].items()):
         for method in _METHODS:
             if method in operations:
-                lines.append(_operation(method.upper(), path, operations[method]))
+                lines.append(_operation(method.upper(), path, operations[method]))  # noqa: PERF401  (reads better)
     return "".join(lines)
 
 
@@ -44,9 +44,10 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         for item in rows:
             about = item.get("description") or item["schema"].get("description") or item["schema"].get("title", "")
             text.append(f"| `{item['name']}` | {item['in']} | {' '.join(about.split()).replace('|', '/')} |\n")
+    said = sorted(operation["responses"].items())
     answers = ", ".join(
         f"{code} {answer.get('description', 'a problem document')}"
-        for code, answer in sorted(operation["responses"].items())
+        for code, answer in said
     )
     text.append(f"\nAnswers: {answers}.\n")
     return "".join(text)

@@ -100,7 +100,7 @@ def _judge(event: str, arguments: tuple[object, ...]) -> None:
     if event == "open":
         _judge_open(arguments)
     elif event in _READING:
-        if _State.reading and not _is_library_code(arguments):
+        if _State.reading and not (_is_library_code(arguments) or _is_literal(event, arguments)):
             _end(event)
     elif event in _FATAL or event.startswith(_FATAL_PREFIXES):
         _end(event)
@@ -110,6 +110,14 @@ def _is_library_code(arguments: tuple[object, ...]) -> bool:
     """Whether what is compiled or run is a module of the libraries being imported, told by the file it comes from."""
     names = [getattr(item, "co_filename", item) for item in arguments]
     return any(isinstance(name, str) and name.startswith(_State.libraries) for name in names)
+
+
+def _is_literal(event: str, arguments: tuple[object, ...]) -> bool:
+    """Whether text is only parsed into a syntax tree, as NumPy does with the header of an array (`ast.parse`).
+
+    What is compiled under that name and then run is still caught: running it is an `exec` of its own.
+    """
+    return event == "compile" and len(arguments) > 1 and arguments[1] == "<unknown>"
 
 
 def _judge_open(arguments: tuple[object, ...]) -> None:
