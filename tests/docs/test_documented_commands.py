@@ -55,7 +55,7 @@ class Session:
     def run(self, command: str) -> None:
         wanted = EXIT.search(command)
         command = EXIT.sub("", command)
-        if command.startswith(("modelyard serve ", "modelyard up")) and wanted is None:
+        if command.split()[:2] in (["modelyard", "serve"], ["modelyard", "up"]) and wanted is None:
             self.start(command.split()[1:])
             return
         command = command.replace("127.0.0.1:8080", self.served)
