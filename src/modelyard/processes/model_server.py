@@ -46,6 +46,8 @@ from modelyard.inference.routing import ACCOUNT, BoardOptions, ControlLink, Swit
 from modelyard.inference.server import AccessLog, InferenceHandler, Pages
 from modelyard.ports.runtime import LoadOptions
 
+_SWITCH_S = 0.0005
+"""A run that ends in a lane waits no longer than this for the interpreter (Python's own default is 5 ms)."""
 _log = logging.getLogger("modelyard.model_server")
 
 
@@ -284,6 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = msgspec.json.decode(arguments.config.read_bytes(), type=ServerConfig)
         _log_to_stderr(config.log_level)
         _name_process(config.index)
+        sys.setswitchinterval(_SWITCH_S)
         run(_serve(config, arguments))
     except ModelyardError as error:
         print(str(error), file=sys.stderr)  # noqa: T201  (last words)

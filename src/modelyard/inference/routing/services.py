@@ -1,12 +1,14 @@
 """One service as this server answers for it: its goal, what answers now, and its bounds."""
 
-from modelyard.domain.errors.inference import NotReady, Overloaded, VersionNotFound
+from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.inference import DeadlineExceeded, NotReady, Overloaded, RunFailed, VersionNotFound
 from modelyard.domain.errors.platform import RateLimited
 from modelyard.domain.routing import ServiceRoute
 from modelyard.inference.admission import Gate, SharedLimits, TokenBucket
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend
 from modelyard.inference.routing.measures import ServiceMeasures
 from modelyard.inference.routing.split import Split
+from modelyard.inference.routing.workers import WorkerDied
 
 
 class Service:
@@ -72,6 +74,17 @@ class Service:
         self.in_flight -= 1
         if gate is not None:
             gate.leave()
+
+    def book_failure(self, error: ModelyardError) -> None:
+        """Count how a request that was admitted ended without a prediction."""
+        if isinstance(error, DeadlineExceeded):
+            self.measures.lost("timeout", error.code)
+        elif isinstance(error.__cause__, WorkerDied):
+            self.measures.lost("worker_died", error.code)
+        elif isinstance(error, RunFailed):
+            self.measures.answered_with(error.code)
+        else:
+            self.measures.rejected(error.code)
 
     def settle(self) -> bool:
         """Send traffic where the goal says, as far as that is ready; whether everything of the goal is decided.

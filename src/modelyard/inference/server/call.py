@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from modelyard.domain.errors.base import ModelyardError
-from modelyard.domain.errors.inference import DeadlineExceeded, RunFailed
+from modelyard.domain.errors.inference import RunFailed
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.http.wire import HeaderLines
 from modelyard.inference.admission import Gate
 from modelyard.inference.batching import Call
 from modelyard.inference.protocol import Encoded, InferRequest
 from modelyard.inference.routing import ServedBackend, Service
-from modelyard.inference.routing.workers import WorkerDied
 from modelyard.inference.server.answers import send_error
 
 Array = np.ndarray[Any, Any]
@@ -87,15 +86,7 @@ class InferCall(Call):
         """Answer with an error."""
         service = self._service
         service.leave(self._gate)
-        measures = service.measures
-        if isinstance(error, DeadlineExceeded):
-            measures.lost("timeout", error.code)
-        elif isinstance(error.__cause__, WorkerDied):
-            measures.lost("worker_died", error.code)
-        elif isinstance(error, RunFailed):
-            measures.answered_with(error.code)
-        else:
-            measures.rejected(error.code)
+        service.book_failure(error)
         send_error(self._request, self._reply, error, headers=self.backend.headers)
 
     def drop(self) -> None:

@@ -10,8 +10,7 @@ from typing import Final
 from modelyard.domain.access import Verb
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.edge import MethodNotAllowed, NotAcceptable, UnsupportedMediaType
-from modelyard.domain.errors.inference import ModelNotFound
-from modelyard.domain.errors.platform import Forbidden, NotFound
+from modelyard.domain.errors.platform import NotFound
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.inference.admission import ANYONE, Caller
 from modelyard.inference.routing import ServedBackend, Service, Switchboard
@@ -20,6 +19,7 @@ from modelyard.inference.server.answers import send_error
 from modelyard.inference.server.call import InferCall
 from modelyard.inference.server.dialects import MLFLOW, V1, V2, Dialect
 from modelyard.inference.server.pages import Pages
+from modelyard.inference.server.reach import service_to_ask, unreachable
 
 _READ: Final = frozenset({"GET", "HEAD"})
 _INFER_TYPES: Final = frozenset({None, b"application/json", b"application/octet-stream"})
@@ -55,7 +55,7 @@ class InferenceHandler:
                 if service is None or (
                     caller is not ANYONE and not caller.may(Verb.INFER, service.project, service.name)
                 ):
-                    raise _hidden(caller, service)
+                    raise unreachable(caller, service)
                 self._predict(request, reply, service, version=None, dialect=V2)
             else:
                 self._other(request, reply)
@@ -80,16 +80,15 @@ class InferenceHandler:
             self._pages.show(address, request, reply, caller)
 
     def _service_for(self, address: Address, caller: Caller) -> Service:
-        if address.page is Page.INVOCATIONS:
-            service = self._board.only_service()
-            if service is None:
-                raise NotFound(
-                    "this address needs exactly one service to be there", hint="POST to /v2/models/NAME/infer instead"
-                )
-        else:
-            service = self._board.find(address.project or caller.project, address.model)
-        if service is None or not caller.may(Verb.INFER, service.project, service.name):
-            raise _hidden(caller, service)
+        if address.page is not Page.INVOCATIONS:
+            return service_to_ask(self._board, caller, address.project, address.model)
+        service = self._board.only_service()
+        if service is None:
+            raise NotFound(
+                "this address needs exactly one service to be there", hint="POST to /v2/models/NAME/infer instead"
+            )
+        if not caller.may(Verb.INFER, service.project, service.name):
+            raise unreachable(caller, service)
         return service
 
     def _predict(
@@ -149,13 +148,6 @@ class _Everywhere(dict[str, Service]):
 
     def get(self, key: str, default: object = None) -> Service:
         return self._service
-
-
-def _hidden(caller: Caller, service: Service | None) -> ModelyardError:
-    """What a caller hears of a service that it may not use: nothing, unless it may know of it (safety.md, AZ-09)."""
-    if service is not None and caller.sees(service.project, service.name):
-        return Forbidden("the key does not have the scope infer for this service", hint="ask for a key with the scope")
-    return ModelNotFound("no service of this name is there", hint="GET /v2/models lists what is served")
 
 
 def _check_type(value: bytes | None, dialect: Dialect) -> None:

@@ -1,11 +1,10 @@
 """Everything on the inference listener that is not a prediction: health, metadata, statistics, repository, metrics."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from modelyard.domain.access import Verb
-from modelyard.domain.errors.inference import ModelNotFound
 from modelyard.domain.errors.platform import Forbidden, NotSupported
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.metrics import Group, render
@@ -21,12 +20,14 @@ from modelyard.inference.protocol import (
 from modelyard.inference.routing import ACCOUNT, FAMILIES, BackendState, ServedBackend, Service, Switchboard
 from modelyard.inference.server.addresses import Address, Page
 from modelyard.inference.server.answers import send_json
+from modelyard.inference.server.reach import backend_of, readable_services, require_deploy, service_to_read
 from modelyard.inference.server.statistics import model_statistics
 from modelyard.version import __version__
 
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
 _TEXT: Final = "text/plain"
+_STATES: Final = {BackendState.READY: "READY", BackendState.LOADING: "LOADING"}
 EXTENSIONS: Final = (
     "binary_tensor_data",
     "classification",
@@ -88,15 +89,14 @@ class Pages:
         reply.send(_OK, __version__.encode(), content_type=_TEXT)
 
     def _models(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
-        project = address.project or caller.project
-        names = sorted(service.name for service in self._visible(caller) if service.project == project)
+        names = sorted(service.name for service in readable_services(self._board, caller, address.project))
         send_json(reply, {"models": names})
 
     def _model(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         service, backend = self._backend(address, caller)
         assert backend.package is not None
-        versions = sorted({live.backend.version for live in service.live}, key=_by_number)
-        document = model_metadata(service.name, versions, backend.package.platform, backend.package.contract)
+        package = backend.package
+        document = model_metadata(service.name, live_versions(service), package.platform, package.contract)
         send_json(reply, document, headers=backend.headers)
 
     def _model_ready(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
@@ -124,30 +124,19 @@ class Pages:
         send_json(reply, statistics(model_statistics(group, service, version=address.version)))
 
     def _all_stats(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
-        project = address.project or caller.project
         group = Group.read(self._metrics, accounts=[ACCOUNT])
-        services = [service for service in self._visible(caller) if service.project == project]
+        services = readable_services(self._board, caller, address.project)
         send_json(reply, statistics(row for each in services for row in model_statistics(group, each)))
 
     def _index(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
-        project = address.project or caller.project
         only_ready = b'"ready":true' in request.body.replace(b" ", b"")
-        rows = [
-            _index_row(service, backend)
-            for service in self._visible(caller)
-            if service.project == project
-            for backend in service.backends.values()
-            if backend.state is BackendState.READY or not only_ready
-        ]
-        send_json(reply, repository_index(rows))
+        services = readable_services(self._board, caller, address.project)
+        send_json(reply, repository_index(index_rows(services, only_ready=only_ready)))
 
     def _load(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         service = self._service(address, caller)
-        if not caller.may(Verb.DEPLOY, service.project, service.name):
-            raise Forbidden("the key does not have the scope deploy", hint="ask for a key with the scope")
-        raise NotSupported(
-            "models are loaded and unloaded by deployments here", hint="use modelyard deploy and modelyard undeploy"
-        )
+        require_deploy(caller, service)
+        raise no_loading()
 
     def _figures(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         if not caller.may(Verb.METRICS, None, None):
@@ -155,34 +144,33 @@ class Pages:
         group = Group.read(self._metrics, accounts=[ACCOUNT])
         reply.send(_OK, render(group, FAMILIES), content_type=CONTENT_TYPE)
 
-    def _visible(self, caller: Caller) -> Iterator[Service]:
-        for service in self._board.services.values():
-            if _may_read(caller, service):
-                yield service
-
     def _service(self, address: Address, caller: Caller) -> Service:
-        service = self._board.find(address.project or caller.project, address.model)
-        if service is None or not caller.sees(service.project, service.name):
-            raise ModelNotFound("no service of this name is there", hint="GET /v2/models lists what is served")
-        if not _may_read(caller, service):
-            raise Forbidden("the key does not have the scope read", hint="ask for a key with the scope")
-        return service
+        return service_to_read(self._board, caller, address.project, address.model)
 
     def _backend(self, address: Address, caller: Caller) -> tuple[Service, ServedBackend]:
         service = self._service(address, caller)
-        if address.version is not None:
-            return service, service.at_version(address.version)
-        return service, service.pick()
+        return service, backend_of(service, address.version)
 
 
-def _may_read(caller: Caller, service: Service) -> bool:
-    return any(caller.may(verb, service.project, service.name) for verb in (Verb.READ, Verb.INFER))
+def index_rows(services: Iterable[Service], *, only_ready: bool) -> Iterator[tuple[str, str, str, str]]:
+    """Rows of the repository index: name, version, state, reason (Triton, model repository extension)."""
+    for service in services:
+        for backend in service.backends.values():
+            if backend.state is BackendState.READY or not only_ready:
+                state = _STATES.get(backend.state, "UNAVAILABLE")
+                yield service.name, backend.backend.version, state, backend.reason
 
 
-def _index_row(service: Service, backend: ServedBackend) -> tuple[str, str, str, str]:
-    """A row of the repository index (Triton, model repository extension)."""
-    states = {BackendState.READY: "READY", BackendState.LOADING: "LOADING"}
-    return service.name, backend.backend.version, states.get(backend.state, "UNAVAILABLE"), backend.reason
+def live_versions(service: Service) -> list[str]:
+    """Versions that can answer now, in order."""
+    return sorted({live.backend.version for live in service.live}, key=_by_number)
+
+
+def no_loading() -> NotSupported:
+    """What load and unload of the repository extension answer."""
+    return NotSupported(
+        "models are loaded and unloaded by deployments here", hint="use modelyard deploy and modelyard undeploy"
+    )
 
 
 def _by_number(version: str) -> tuple[int, str]:
