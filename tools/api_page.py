@@ -23,8 +23,8 @@ def api_page(made: str) -> str:
         made,
         "REST on the control listener, JSON in and out, refusals as RFC 9457 problem documents\n"
         "([error codes](error-codes.md)). Collections are paged by `limit` and `cursor`, changes honour `If-Match`,\n"
-        "creations honour `Idempotency-Key`. `?project=` names a project; without it the key's own is meant. The whole\n"
-        "OpenAPI document is at `/openapi.json`, a page to read it with at `/docs`.\n",
+        "creations honour `Idempotency-Key`. `?project=` names a project; without it the key's own is meant. The\n"
+        "whole OpenAPI document is at `/openapi.json`, a page to read it with at `/docs`.\n",
     ]
     for path, operations in sorted(document["paths"].items()):
         for method in _METHODS:
