@@ -22,7 +22,14 @@ from modelyard.control.identity import (
     revoke_key,
 )
 from modelyard.domain.access import KEY_PATTERN, key_id, matches, parse_scope
-from modelyard.domain.errors.platform import Forbidden, InvalidRequest, RateLimited, StartRefused, Unauthenticated
+from modelyard.domain.errors.platform import (
+    Forbidden,
+    InvalidRequest,
+    RateLimited,
+    StartRefused,
+    Unauthenticated,
+    Unavailable,
+)
 
 
 @pytest.fixture
@@ -157,6 +164,18 @@ def test_use_is_noted_to_the_minute(guarded, checking, make_key, clock):
     clock.pass_time(seconds=31)
     checking.principal(key, source="here")
     assert last_used() > first
+
+
+def test_records_that_cannot_be_written_do_not_keep_a_key_out(guarded, checking, make_key, monkeypatch):
+    key = make_key(guarded, "read")
+    monkeypatch.setattr("modelyard.control.records.database.BUSY_MS", 20)
+    guarded.database.close()  # the next connections wait for the lock no longer than that
+    with closing(sqlite3.connect(guarded.database.path, isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable), guarded.database.begin():
+            pass
+        assert checking.principal(key, source="here").key_id == key_id(key)
+        another.execute("ROLLBACK")
 
 
 def test_guessing_is_delayed_and_nobody_else_is(guarded, checking, make_key, clock):

@@ -16,7 +16,6 @@ from modelyard.control.history.chain import GENESIS, seal_of
 from modelyard.control.history.entries import TOPIC
 from modelyard.control.history.tables import history
 from modelyard.control.records import Database, Transaction
-from modelyard.domain.errors.base import ModelyardError
 from modelyard.foundation.settings import HistorySettings
 
 _BATCH: Final = 500
@@ -92,7 +91,7 @@ class Sequencer:
             if now - self._anchored_at >= self._settings.anchor_every_s:
                 self.anchor()
                 self._anchored_at = now
-        except (ModelyardError, OSError):
+        except Exception:  # noqa: BLE001  (the loop: it goes on sealing whatever one turn met)
             _LOG.exception("history could not be sealed or anchored; trying again")
 
     def _seal_batch(self, tx: Transaction) -> int:

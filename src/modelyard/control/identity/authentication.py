@@ -1,6 +1,7 @@
 """From a presented key to a principal. Mistyped keys cost no look-up; wrong, expired and revoked ones look the same."""
 
 import threading
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -12,7 +13,7 @@ from modelyard.control.identity.tables import keys
 from modelyard.control.identity.throttle import Throttle
 from modelyard.control.records import Database
 from modelyard.domain.access import KeyRecord, key_id, matches
-from modelyard.domain.errors.platform import Unauthenticated
+from modelyard.domain.errors.platform import StorageFull, Unauthenticated, Unavailable
 from modelyard.foundation.settings import KeySettings
 
 _MARK_EVERY: Final = timedelta(minutes=1)
@@ -67,14 +68,18 @@ class Authenticator:
         if not self._marking.acquire(blocking=False):
             return
         try:
-            now = self._database.clock.now()
-            with self._database.read() as tx:
-                last = tx.scalar(select(keys.c.last_used_at).where(keys.c.id == number))
-            if last is None or now - last > _MARK_EVERY:
-                with self._database.begin() as tx:
-                    tx.execute(update(keys).where(keys.c.id == number).values(last_used_at=now))
+            with suppress(Unavailable, StorageFull):
+                self._mark(number)
         finally:
             self._marking.release()
+
+    def _mark(self, number: str) -> None:
+        now = self._database.clock.now()
+        with self._database.read() as tx:
+            last = tx.scalar(select(keys.c.last_used_at).where(keys.c.id == number))
+        if last is None or now - last > _MARK_EVERY:
+            with self._database.begin() as tx:
+                tx.execute(update(keys).where(keys.c.id == number).values(last_used_at=now))
 
 
 def _refused(detail: str) -> Unauthenticated:
