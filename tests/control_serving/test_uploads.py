@@ -223,6 +223,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
         control.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_step_of_a_commit_it_is_whole_or_not_at_all(tmp_path: Path, step: str) -> None:
     dying = Control(

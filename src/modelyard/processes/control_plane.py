@@ -14,19 +14,15 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
-from modelyard.control.api.app import create_app
-from modelyard.control.api.problems import problem
+from modelyard.control.api import create_app, end_streams, open_parts, problem
 from modelyard.control.catalog import VersionRecord, VersionUsers, find_model, set_alias
 from modelyard.control.deployments import ORCHESTRATORS, Addresses, Deployments, Pace, Reconciler, services_using
-from modelyard.control.deployments.routes import router as services_router
-from modelyard.control.identity import load_pepper, offer_bootstrap
 from modelyard.control.intake import (
     IntakeParts,
     Step,
@@ -37,13 +33,10 @@ from modelyard.control.intake import (
     no_step,
     open_intake,
 )
-from modelyard.control.intake.routes import router as uploads_router
 from modelyard.control.nodes import Board
-from modelyard.control.nodes.routes import router as nodes_router
-from modelyard.control.records import ControlParts, OpenedRecords, Transaction, open_records
+from modelyard.control.records import ControlParts, Transaction
 from modelyard.control.traffic import InternalApp, Publisher, TableFeed
 from modelyard.domain.errors import ModelyardError
-from modelyard.foundation.clock import SystemClock
 from modelyard.foundation.http import (
     AsgiHandler,
     EdgeLimits,
@@ -148,8 +141,7 @@ class ControlPlane:
 
     async def open(self) -> Listener:
         """Open records, parts and both listeners; gives the one of the control API."""
-        parts, opened = self._parts()
-        self._stack.callback(opened.close)
+        parts = self._parts()
         centre, desk = self._intake(parts)
         self._stack.callback(centre.close)
         board = Board(parts.clock)
@@ -174,29 +166,20 @@ class ControlPlane:
         await self._serve_internal(InternalApp(feed, board), feed)
         return await self._serve_api(parts)
 
-    def _parts(self) -> tuple[ControlParts, OpenedRecords]:
+    def _parts(self) -> ControlParts:
         self.places.create()
-        opened = open_records(
-            self.places.database, backups=self.places.backups, kept=self.settings.records.backups_kept
-        )
-        pepper = load_pepper(self.places.pepper)
-        required = self.config.auth == "required"
-        if required:
-            lifetime = timedelta(minutes=self.settings.keys.bootstrap_minutes)
-            offer_bootstrap(opened.database, data=self.places.data, pepper=pepper, lifetime=lifetime)
         store: Any = ARTIFACT_STORES.get("files")
-        metrics = self.places.metrics / "control"
-        parts = ControlParts(
-            database=opened.database,
-            settings=self.settings,
-            clock=SystemClock(),
-            places=self.places,
-            artifacts=store(self.places.artifacts),
-            pepper=pepper,
-            auth_required=required,
-            metrics=lambda: render(Group.read(metrics), [_REQUESTS]),
+        parts = self._stack.enter_context(
+            open_parts(
+                self.places,
+                artifacts=store(self.places.artifacts),
+                settings=self.settings,
+                auth_required=self.config.auth == "required",
+            )
         )
-        return parts, opened
+        metrics = self.places.metrics / "control"
+        parts.metrics = lambda: render(Group.read(metrics), [_REQUESTS])
+        return parts
 
     def _intake(self, parts: ControlParts) -> tuple[UploadCentre, UploadDesk]:
         intake = IntakeParts(
@@ -232,7 +215,7 @@ class ControlPlane:
 
     async def _serve_api(self, parts: ControlParts) -> Listener:
         config = self.config
-        app = create_app(parts, routers=(uploads_router, services_router, nodes_router))
+        app = create_app(parts)
         handler = AsgiHandler(app)
         await handler.start()
         self._stack.push_async_callback(handler.stop)
@@ -265,6 +248,7 @@ class ControlPlane:
             else TlsFiles(certificate=Path(config.tls.certificate), key=Path(config.tls.key)),
         )
         self._stack.push_async_callback(listener.close, config.drain_s)
+        self._stack.callback(end_streams, app)
         return listener
 
     def _rule(self, method: str, path: str) -> RouteRule | None:
