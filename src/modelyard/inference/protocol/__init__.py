@@ -20,6 +20,7 @@ from modelyard.inference.protocol.mlflow import read_mlflow, write_mlflow
 from modelyard.inference.protocol.reading import parse_json_size, read_infer
 from modelyard.inference.protocol.request import Encoded, InferRequest, Wanted
 from modelyard.inference.protocol.signature import Signature
+from modelyard.inference.protocol.tensors import read_tensors, typed_outputs
 from modelyard.inference.protocol.v1 import read_v1, write_v1
 
 __all__ = [
@@ -35,11 +36,13 @@ __all__ = [
     "parse_json_size",
     "read_infer",
     "read_mlflow",
+    "read_tensors",
     "read_v1",
     "repository_index",
     "server_metadata",
     "statistics",
     "status_of",
+    "typed_outputs",
     "write_error",
     "write_infer",
     "write_mlflow",

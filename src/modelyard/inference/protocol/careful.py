@@ -56,7 +56,7 @@ def read_document(document: object, tail: bytes | None, signature: Signature) ->
     tensors = document.get("inputs")
     if not isinstance(tensors, list):
         raise _invalid(signature, '"inputs"', "a list of tensors", tensors)
-    named = _by_name(tensors, signature)
+    named = by_name(tensors, signature)
     rest = _Tail(tail, signature)
     arrays = {name: _tensor(tensor, signature.inputs[name], rest, signature) for name, tensor in named.items()}
     rest.finish()
@@ -110,7 +110,8 @@ def check_names(names: list[str], signature: Signature) -> None:
         )
 
 
-def _by_name(tensors: list[Any], signature: Signature) -> dict[str, dict[str, Any]]:
+def by_name(tensors: list[Any], signature: Signature) -> dict[str, dict[str, Any]]:
+    """Input tensors by name: each known, each once, none missing."""
     named: dict[str, dict[str, Any]] = {}
     for tensor in tensors:
         name = tensor.get("name") if isinstance(tensor, dict) else None
@@ -126,10 +127,7 @@ def _by_name(tensors: list[Any], signature: Signature) -> dict[str, dict[str, An
 
 
 def _tensor(tensor: dict[str, Any], one: Input, tail: "_Tail", signature: Signature) -> Array:
-    _check_datatype(tensor.get("datatype"), one, signature)
-    shape = _shape(tensor.get("shape"), one, signature)
-    parameters = check_parameters(tensor.get("parameters"), f"inputs.{one.name}.parameters", signature)
-    refuse_shared_memory(parameters, signature)
+    shape, parameters = read_head(tensor, one, signature)
     data = tensor.get("data")
     if "binary_data_size" in parameters:
         if data is not None:
@@ -148,6 +146,15 @@ def _tensor(tensor: dict[str, Any], one: Input, tail: "_Tail", signature: Signat
             expected="binary_data_size",
         )
     return array_of(data, shape, one, signature)
+
+
+def read_head(tensor: dict[str, Any], one: Input, signature: Signature) -> tuple[tuple[int, ...], Mapping[str, Any]]:
+    """Shape and parameters of an input tensor, with all that stands beside its data checked."""
+    _check_datatype(tensor.get("datatype"), one, signature)
+    shape = _shape(tensor.get("shape"), one, signature)
+    parameters = check_parameters(tensor.get("parameters"), f"inputs.{one.name}.parameters", signature)
+    refuse_shared_memory(parameters, signature)
+    return shape, parameters
 
 
 def _check_datatype(datatype: object, one: Input, signature: Signature) -> None:
