@@ -22,8 +22,9 @@ from modelyard.control.intake.service import UploadCentre
 from modelyard.control.intake.values import Progress, Target
 from modelyard.control.records import parts_of
 from modelyard.domain.errors.edge import BodyIncomplete, BodyTooLarge, ReceiptDeadline
-from modelyard.domain.errors.platform import Conflict
+from modelyard.domain.errors.platform import Conflict, InvalidRequest
 from modelyard.foundation.documents import to_plain
+from modelyard.foundation.strict_json import StrictJsonError, loads
 
 T = TypeVar("T")
 router = APIRouter(tags=["uploads"])
@@ -57,13 +58,14 @@ _MULTIPART: Final = {
 
 
 @router.post("/models/{model}/versions", status_code=201, openapi_extra=_MULTIPART)
-async def upload_version(
+async def upload_version(  # noqa: PLR0913  (one parameter a query)
     request: Request,
     name: ModelName,
     *,
     project: Project = None,
     version: Name = None,
     alias: Name = None,
+    source: Annotated[str | None, Query(max_length=8192, description="Where it comes from: a JSON object.")] = None,
     prefer: Annotated[str, Header(max_length=200)] = "",
 ) -> Response:
     """Send the files of a model, each in a part named `files`, and get the audit's verdict.
@@ -74,7 +76,13 @@ async def upload_version(
     parts = parts_of(request)
     centre, who = parts.get(UploadCentre), caller(request)
     target = Target(
-        project=project or who.project, model=name, author=who.actor, version=version, alias=alias, sender=who
+        project=project or who.project,
+        model=name,
+        author=who.actor,
+        version=version,
+        alias=alias,
+        sender=who,
+        source={"kind": "upload", **_source(source)},
     )
     length = _content_length(request)
     await run_in_threadpool(centre.admit, who, target, content_length=length)
@@ -278,3 +286,16 @@ def _offset_headers(upload: Resumable, offset: int) -> dict[str, str]:
 def _content_length(request: Request) -> int | None:
     value = request.headers.get("content-length")
     return int(value) if value is not None and value.isascii() and value.isdigit() else None
+
+
+def _source(text: str | None) -> dict[str, Any]:
+    """What the sender says of the model's origin; told, never believed, so only its form is checked."""
+    if text is None:
+        return {}
+    try:
+        value = loads(text.encode(), max_depth=4)
+    except StrictJsonError as error:
+        raise InvalidRequest(f"`source` is not JSON that can be used: {error}", hint="a JSON object") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("`source` is not a JSON object", hint='such as {"kind": "mlflow", "run": "…"}')
+    return value

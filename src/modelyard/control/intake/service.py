@@ -281,7 +281,7 @@ class UploadCentre:
             files=files,
             author=target.author,
             version=target.version,
-            source={"kind": "upload"},
+            source=target.source,
             has_package=inspection.package_dir is not None,
             card=_card(upload.files),
             **_facts(inspection, places),

@@ -29,7 +29,8 @@ class UploadState(StrEnum):
 class Target:
     """Where an upload goes and who sent it. `version` None takes the next number.
 
-    `alias` is pointed at the new version when it is approved at once, with the rights of `sender`.
+    `alias` is pointed at the new version when it is approved at once, with the rights of `sender`. `source` says where
+    the model comes from, in plain JSON values; it is kept with the version.
     """
 
     project: str
@@ -38,6 +39,7 @@ class Target:
     version: str | None = None
     alias: str | None = None
     sender: Principal | None = None
+    source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "upload"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
