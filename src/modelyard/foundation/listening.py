@@ -50,7 +50,7 @@ def holder_of(port: int) -> str:
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
             if listens and connection.pid:
-                command = " ".join(psutil.Process(connection.pid).cmdline())[:80]
+                command = " ".join(psutil.Process(connection.pid).cmdline()).strip()[:80]
                 return f"process {connection.pid} ({command})"
     return "another process"
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from modelyard.control.catalog import find_model, find_version
 from modelyard.control.deployments import store
 from modelyard.control.deployments.schemas import NAME, NewService, RollbackBody, ServiceBody
 from modelyard.control.deployments.service import Deployments, Wish
@@ -14,7 +15,8 @@ from modelyard.control.identity import caller, reach_of
 from modelyard.control.nodes import Board
 from modelyard.control.records import DEFAULT_LIMIT, MAX_LIMIT, cut, keep, parts_of, read_cursor, recall
 from modelyard.control.records import Answer as Remembered
-from modelyard.foundation.documents import to_json
+from modelyard.domain.errors.platform import NotFound
+from modelyard.foundation.documents import to_json, to_plain
 
 router = APIRouter(tags=["services"])
 ServiceName = Annotated[str, Path(pattern=NAME, max_length=63)]
@@ -57,10 +59,11 @@ def put_service(
 
 @router.get("/services/{service}")
 def show_service(request: Request, service: ServiceName, *, project: Project = None) -> Response:
-    """A service: what was asked, what answers, how far it is and why, and what every server says."""
+    """A service: what was asked, what answers, how far it is and why; how to ask it, with a request that works."""
     who = caller(request)
     stored = parts_of(request).get(Deployments).find(who, project or who.project, service)
-    return JSONResponse(_document(request, stored), headers={"ETag": stored.etag})
+    document = _document(request, stored)
+    return JSONResponse(document | _how_to_ask(request, document), headers={"ETag": stored.etag})
 
 
 @router.delete("/services/{service}", status_code=202)
@@ -131,6 +134,20 @@ def _accepted(document: dict[str, Any], etag: str | None) -> Response:
     where = f"/api/v1/services/{document['name']}?project={document['project']}"
     headers = {"Location": where} | ({} if etag is None else {"ETag": etag})
     return JSONResponse(document, 202, headers)
+
+
+def _how_to_ask(request: Request, document: dict[str, Any]) -> dict[str, Any]:
+    """Inputs, outputs and labels of the version that answers, and a request that it answers right."""
+    with parts_of(request).get(Deployments).database.read() as tx:
+        try:
+            version = find_version(tx, find_model(tx, document["project"], document["model"]), document["version"])
+        except NotFound:
+            return {"contract": None, "example": None}
+    golden = version.golden
+    return {
+        "contract": None if version.contract is None else to_plain(version.contract),
+        "example": None if golden is None else to_plain(golden)["request"],
+    }
 
 
 def _document(request: Request, stored: Stored) -> dict[str, Any]:
