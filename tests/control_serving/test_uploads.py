@@ -4,9 +4,11 @@ import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from bundles import bundle, concatenated
 from control_driver import Control, eventually
@@ -221,6 +223,27 @@ def test_what_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
             assert b" 413 " in connection.recv(4096).split(b"\r\n")[0]
     finally:
         control.stop()
+
+
+def test_an_audit_whose_children_are_killed_is_never_an_approval(control: Control) -> None:
+    assert control.process is not None
+    with control.client() as client:
+        sent = client.post("/models/m/versions", files=bundle(), headers={"prefer": "respond-async"})
+        place = sent.headers["location"].removeprefix("/api/v1")
+
+        def is_decided() -> bool:
+            for child in psutil.Process(control.process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+            return client.get(place).json()["state"] in ("accepted", "refused", "failed")
+
+        eventually(is_decided)
+        document = client.get(place).json()
+        assert document["state"] in ("refused", "failed")
+        assert document["problem"]["hint"]
+        assert client.get("/models/m").status_code == 404
+        assert client.post("/models/m/versions", files=bundle()).status_code == 201
+    assert incoming(control) == []
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
@@ -17,6 +18,7 @@ from modelyard.control.intake.desk import Announced, Resumable, UploadDesk
 from modelyard.control.intake.documents import version_document
 from modelyard.control.intake.limits import UploadLimits
 from modelyard.control.intake.multipart import MultipartReceiver, boundary_of
+from modelyard.control.intake.received import ReceivedUpload
 from modelyard.control.intake.schemas import NAME, NewUpload
 from modelyard.control.intake.service import UploadCentre
 from modelyard.control.intake.values import Progress, Target
@@ -87,7 +89,7 @@ async def upload_version(  # noqa: PLR0913  (one parameter a query)
     length = _content_length(request)
     await run_in_threadpool(centre.admit, who, target, content_length=length)
     boundary = boundary_of(request.headers.get("content-type"))
-    with centre.receiving(target, size=length) as upload:
+    async with _receiving(centre, target, length) as upload:
         await _receive(request, centre, MultipartReceiver(boundary, upload))
     progress = await run_in_threadpool(centre.submit, target, upload)
     if "respond-async" in prefer.lower():
@@ -180,6 +182,19 @@ def abandon_upload(request: Request, upload_id: UploadId) -> Response:
     """Give an unfinished upload up; its bytes are removed."""
     parts_of(request).get(UploadDesk).abandon(caller(request), upload_id)
     return Response(status_code=204)
+
+
+@asynccontextmanager
+async def _receiving(centre: UploadCentre, target: Target, length: int | None) -> AsyncIterator[ReceivedUpload]:
+    """`UploadCentre.receiving` off the event loop: its beginning and its end write to disk and records."""
+    inside = centre.receiving(target, size=length)
+    upload = await _on_disk(centre, inside.__enter__)
+    try:
+        yield upload
+    except BaseException as error:
+        await _on_disk(centre, partial(inside.__exit__, type(error), error, error.__traceback__))
+        raise
+    await _on_disk(centre, partial(inside.__exit__, None, None, None))
 
 
 async def _receive(request: Request, centre: UploadCentre, receiver: MultipartReceiver) -> None:
