@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -38,6 +38,7 @@ from modelyard.foundation.http import (
     run,
     serve,
 )
+from modelyard.foundation.listening import bind
 from modelyard.foundation.metrics import Book
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
@@ -48,6 +49,9 @@ from modelyard.ports.runtime import LoadOptions
 
 _SWITCH_S = 0.0005
 """A run that ends in a lane waits no longer than this for the interpreter (Python's own default is 5 ms)."""
+if TYPE_CHECKING:
+    from modelyard.inference.grpc import GrpcListener
+
 _log = logging.getLogger("modelyard.model_server")
 
 
@@ -72,8 +76,9 @@ class TableConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Settings of one model server.
 
-    It listens on inherited descriptors `fds`, or on `host` and `port` (0 takes a free one), or on `unix_path`; with
-    `address_file`, the addresses it got are written there, one a line. `hosts` are names beyond loopback that `Host`
+    It listens on inherited descriptors `fds`, or on `host` and `port` (0 takes a free one), or on `unix_path`; for
+    gRPC, if at all, on `grpc_fds` or on `host` and `grpc_port`; with `address_file`, the addresses it got are written
+    there, one a line, those of gRPC behind the word `grpc`. `hosts` are names beyond loopback that `Host`
     may carry; ["*"] allows any. `pepper` is the file with the hex key of the key hashes. `metrics` is the directory of
     mapped counters and limits, shared by all servers of this machine. `auth` required asks for keys whatever the table
     says. `threads` are for one run of a model. `deadline_s` and `max_in_flight` are defaults of services; `drain_s` is
@@ -88,6 +93,8 @@ class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: int | None = None
     unix_path: str | None = None
+    grpc_fds: list[int] = msgspec.field(default_factory=list)
+    grpc_port: int | None = None
     address_file: str | None = None
     tls: TlsConfig | None = None
     hosts: list[str] = msgspec.field(default_factory=list)
@@ -154,6 +161,8 @@ class ModelServer:
         self._handler = InferenceHandler(self._board, self._pages)
         self._store = TableStore(Path(config.table.cache) if config.table.cache else None)
         self._settled = asyncio.Event()
+        self._metrics = metrics
+        self._grpc: GrpcListener | None = None
 
     async def run(self, arguments: ChildArguments) -> None:
         """Serve until SIGTERM, then drain."""
@@ -162,15 +171,18 @@ class ModelServer:
         self._take_first_table()
         access_log = AccessLog(Path(self.config.access_log)) if self.config.access_log else None
         listener = await self._listen(access_log)
+        self._grpc = await self._listen_grpc(access_log)
         tasks = self._follow()
         await self._first_settled()
-        _write_addresses(self.config, listener)
-        arguments.ready(" ".join(listener.addresses))
-        _log.info("listening", extra={"addresses": listener.addresses, "table": self._board.revision})
+        over_grpc = self._grpc.addresses if self._grpc is not None else []
+        addresses = [*listener.addresses, *(f"grpc {each}" for each in over_grpc)]
+        _write_addresses(self.config, addresses)
+        arguments.ready(" ".join(addresses))
+        _log.info("listening", extra={"addresses": addresses, "table": self._board.revision})
         await stop.wait()
         _log.info("draining", extra={"in_flight": self._board.in_flight})
         self._pages.draining = True
-        await listener.close(self.config.drain_s)
+        await self._drain(listener)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -179,6 +191,12 @@ class ModelServer:
             access_log.close()
         self._limits.close()
         self._book.close()
+
+    async def _drain(self, listener: Listener) -> None:
+        closings = [listener.close(self.config.drain_s)]
+        if self._grpc is not None:
+            closings.append(self._grpc.close(self.config.drain_s))
+        await asyncio.gather(*closings)
 
     def _take_first_table(self) -> None:
         if self.config.table.static is not None:
@@ -194,6 +212,8 @@ class ModelServer:
 
     def _changed(self) -> None:
         self._handler.services_changed()
+        if self._grpc is not None:
+            self._grpc.services_changed()
         if not self._board.is_loading:
             self._settled.set()
         if self._link is not None:
@@ -233,15 +253,41 @@ class ModelServer:
             proxies=TrustedProxies.of(config.trusted_proxies),
             access_log=access_log.add if access_log is not None else None,
         )
-        tls = (
-            None if config.tls is None else TlsFiles(certificate=Path(config.tls.certificate), key=Path(config.tls.key))
-        )
+        tls = _tls_files(config)
         sockets = [socket.socket(fileno=fd) for fd in config.fds]
         address = (config.host, config.port) if config.port is not None else None
         path = Path(config.unix_path) if config.unix_path is not None else None
         if not sockets and address is None and path is None:
             raise StartRefused("the configuration names nothing to listen on", hint="give fds, port or unix_path")
         return await serve(self._handler, sockets=sockets, address=address, unix_path=path, settings=settings, tls=tls)
+
+    async def _listen_grpc(self, access_log: AccessLog | None) -> "GrpcListener | None":
+        """The gRPC listener, where one is asked for; else nothing of it is even imported."""
+        config = self.config
+        sockets = [socket.socket(fileno=fd) for fd in config.grpc_fds]
+        if config.grpc_port is not None:
+            sockets.append(bind(config.host, config.grpc_port, given=True, option="grpc_port"))
+        if not sockets:
+            return None
+        from modelyard.inference.grpc import GrpcSettings, serve_grpc
+
+        settings = GrpcSettings(
+            max_message_bytes=config.max_body_bytes,
+            tls=_tls_files(config),
+            access_log=access_log.add if access_log is not None else None,
+        )
+        return await serve_grpc(
+            self._board,
+            self._metrics,
+            sockets=sockets,
+            is_ready=lambda: self._board.is_ready and not self._pages.draining,
+            settings=settings,
+        )
+
+
+def _tls_files(config: ServerConfig) -> TlsFiles | None:
+    tls = config.tls
+    return None if tls is None else TlsFiles(certificate=Path(tls.certificate), key=Path(tls.key))
 
 
 def read_pepper(config: ServerConfig) -> bytes:
@@ -260,11 +306,11 @@ def read_pepper(config: ServerConfig) -> bytes:
     return bytes.fromhex(path.read_text().strip())
 
 
-def _write_addresses(config: ServerConfig, listener: Listener) -> None:
+def _write_addresses(config: ServerConfig, addresses: Sequence[str]) -> None:
     if config.address_file is not None:
         path = Path(config.address_file)
         partial = path.with_suffix(".partial")
-        partial.write_text("\n".join(listener.addresses) + "\n")
+        partial.write_text("\n".join(addresses) + "\n")
         partial.replace(path)
 
 

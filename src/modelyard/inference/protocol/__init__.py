@@ -6,6 +6,7 @@ Inference Protocol V2 with its extensions for binary data, classification and sc
 """
 
 from modelyard.inference.protocol.answers import write_infer
+from modelyard.inference.protocol.datatypes import to_raw
 from modelyard.inference.protocol.errors import STATUS, status_of, write_error
 from modelyard.inference.protocol.metadata import (
     ModelStatistics,
@@ -42,6 +43,7 @@ __all__ = [
     "server_metadata",
     "statistics",
     "status_of",
+    "to_raw",
     "typed_outputs",
     "write_error",
     "write_infer",

@@ -1,0 +1,140 @@
+"""`inference.GRPCInferenceService`: what the HTTP listener's pages say, as messages."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf import json_format
+
+from modelyard.domain.errors.inference import NotReady
+from modelyard.foundation.metrics import Group
+from modelyard.inference.admission import Caller
+from modelyard.inference.grpc.asked import Asked
+from modelyard.inference.grpc.calls import begin
+from modelyard.inference.grpc.messages import POOL, message
+from modelyard.inference.grpc.streaming import StreamInfer
+from modelyard.inference.protocol import model_configuration, model_metadata, statistics
+from modelyard.inference.routing import ACCOUNT, ServedBackend, Service, Switchboard
+from modelyard.inference.server.pages import EXTENSIONS, index_rows, live_versions, no_loading
+from modelyard.inference.server.reach import backend_of, readable_services, require_deploy, service_to_read
+from modelyard.inference.server.statistics import model_statistics
+from modelyard.version import __version__
+
+NAME: Final = "inference.GRPCInferenceService"
+OVER_GRPC: Final = tuple(name for name in EXTENSIONS if name != "binary_tensor_data")
+"""Extensions that `ServerMetadata` lists; raw contents are part of the protocol itself here."""
+_UNLISTED: Final = frozenset({"response_stats"})
+
+
+class InferenceService:
+    """Answers from a switchboard. `metrics` is the directory of mapped counters."""
+
+    def __init__(self, board: Switchboard, metrics: Path, *, is_ready: Callable[[], bool]) -> None:
+        self._board = board
+        self._metrics = metrics
+        self._is_ready = is_ready
+        self.stream = StreamInfer(board)
+        self._answers = {
+            method.name: message(method.output_type.full_name) for method in POOL.FindServiceByName(NAME).methods
+        }
+
+    def methods(self) -> dict[str, Any]:
+        """What answers each call."""
+        return {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server,
+            "ModelMetadata": self._model,
+            "ModelInfer": _Infer(self._board),
+            "ModelStreamInfer": self.stream,
+            "ModelConfig": self._config,
+            "ModelStatistics": self._statistics,
+            "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._load,
+        }
+
+    def _live(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401  (of protobuf, here and below)
+        return self._answers["ServerLive"](live=True)
+
+    def _ready(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
+        return self._answers["ServerReady"](ready=self._is_ready())
+
+    def _model_ready(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
+        answer = self._answers["ModelReady"]
+        try:
+            self._backend(request, asked)
+        except NotReady:
+            return answer(ready=False)
+        return answer(ready=True)
+
+    def _server(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
+        self._caller(asked)
+        return self._answers["ServerMetadata"](name="modelyard", version=__version__, extensions=OVER_GRPC)
+
+    def _model(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
+        service, backend = self._backend(request, asked)
+        assert backend.package is not None
+        package = backend.package
+        document = model_metadata(service.name, live_versions(service), package.platform, package.contract)
+        return json_format.ParseDict(document, self._answers["ModelMetadata"]())
+
+    def _config(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
+        service, backend = self._backend(request, asked)
+        assert backend.package is not None
+        package, wait_ms = backend.package, service.goal.batching.max_wait_ms
+        document = model_configuration(
+            service.name, package.platform, package.contract, max_queue_delay_us=int(wait_ms * 1000)
+        )
+        return json_format.ParseDict({"config": document}, self._answers["ModelConfig"]())
+
+    def _statistics(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
+        caller = self._caller(asked)
+        version = request.version or None
+        if request.name:
+            chosen = [service_to_read(self._board, caller, asked.project, request.name)]
+            if version is not None:
+                chosen[0].at_version(version)
+        else:
+            chosen = list(readable_services(self._board, caller, asked.project))
+        group = Group.read(self._metrics, accounts=[ACCOUNT])
+        document = statistics(row for each in chosen for row in model_statistics(group, each, version=version))
+        rows = [{key: row[key] for key in row if key not in _UNLISTED} for row in document["model_stats"]]
+        return json_format.ParseDict({"model_stats": rows}, self._answers["ModelStatistics"]())
+
+    def _index(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
+        answer = self._answers["RepositoryIndex"]()
+        services = readable_services(self._board, self._caller(asked), asked.project)
+        for name, version, state, reason in index_rows(services, only_ready=request.ready):
+            answer.models.add(name=name, version=version, state=state, reason=reason)
+        return answer
+
+    def _load(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
+        caller = self._caller(asked)
+        require_deploy(caller, service_to_read(self._board, caller, asked.project, request.model_name))
+        raise no_loading()
+
+    def _caller(self, asked: Asked) -> Caller:
+        return self._board.keys.identify(asked.authorization)
+
+    def _backend(self, request: Any, asked: Asked) -> tuple[Service, ServedBackend]:  # noqa: ANN401
+        service = service_to_read(self._board, self._caller(asked), asked.project, request.name)
+        asked.backend = backend_of(service, request.version or None)
+        return service, asked.backend
+
+
+class _Infer:
+    """`ModelInfer`."""
+
+    is_slow = True
+
+    def __init__(self, board: Switchboard) -> None:
+        self._board = board
+
+    async def __call__(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401  (of protobuf)
+        call = begin(self._board, request, asked)
+        try:
+            return await call.future
+        finally:
+            call.forget()
