@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modelyard.domain.contract import ModelContract
 from modelyard.domain.digests import bundle_digest
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.uploads import (
@@ -24,6 +25,7 @@ from modelyard.domain.errors.uploads import (
 )
 from modelyard.domain.report import AuditReport, Check, Verdict
 from modelyard.inspection import child
+from modelyard.inspection.advice import advise
 from modelyard.inspection.archives import expand
 from modelyard.inspection.audit import Audit
 from modelyard.inspection.bundle import Bundle, compose, given_apart, sort_files, with_given
@@ -323,4 +325,12 @@ def _convert_and_probe(
     if probed.refusal is not None:
         job.audit.refuse(probed.refusal)
         return None
+    if probed.package is not None:
+        _advise(job, bundle, probed.package.contract)
     return order.out
+
+
+def _advise(job: _Job, bundle: Bundle, contract: ModelContract) -> None:
+    for advice in advise(contract, bundle.roles):
+        with job.audit.check(advice.name) as finding:
+            finding.warn(advice.summary, hint=advice.hint)
