@@ -64,6 +64,42 @@ def revoke(client: Client, *, key_id: str) -> None:
     click.echo(f"{key_id}  revoked")
 
 
+@click.group(short_help="Projects: list, create.")
+def projects() -> None:
+    """Projects keep the models, services and keys of teams apart."""
+
+
+@projects.command("list")
+@json_option
+@platform_command
+def list_projects(client: Client, *, as_json: bool) -> None:
+    """List the projects that the key may see."""
+    rows = client.send(calls.listing("projects"))
+    if as_json:
+        print_json(rows)
+        return
+    print_table(rows, ("name", "description", "two_person_review", "created_at"), empty="no projects")
+
+
+@projects.command("create")
+@click.argument("name")
+@click.option("--description", default="", help="What it is for.")
+@click.option("--two-person-review", is_flag=True, help="The author of a version may not approve it.")
+@json_option
+@platform_command
+def create_project(client: Client, *, name: str, description: str, two_person_review: bool, as_json: bool) -> None:
+    """Create project NAME.
+
+    Example: modelyard projects create team-a --two-person-review
+    """
+    body = {"name": name, "description": description, "two_person_review": two_person_review}
+    document = client.send(calls.act("projects", body=body))
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(document["name"])
+
+
 @click.command(short_help="Who did what, what was live when.")
 @click.argument("service", required=False)
 @click.option("--at", "moment", help="Time (ISO 8601): what answered for SERVICE then.")

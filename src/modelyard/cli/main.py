@@ -49,6 +49,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Governance": {
         "keys": ("modelyard.cli.governance:keys", "API keys: bootstrap, create, list, revoke."),
+        "projects": ("modelyard.cli.governance:projects", "Projects: list, create."),
         "history": ("modelyard.cli.governance:history", "Who did what, what was live when."),
     },
 }
