@@ -96,6 +96,187 @@ def pickled_forest(place: Path) -> Stranger:
     (place / "forest.pkl").write_bytes(pickle.dumps(model))
     labels = [NAMES[index] for index in model.predict(held)]
     return Stranger(place / "forest.pkl", [tensor(held)], labels, model.predict_proba(held), _named(place))
+
+
+def skops_classifier(place: Path) -> Stranger:
+    model, held = named_iris()
+    skops.io.dump(model, place / "flowers.skops")
+    return _classified(place / "flowers.skops", model, held)
+
+
+def frame_pipeline(place: Path) -> Stranger:
+    generator = np.random.default_rng(3)
+    rows = 400
+    frame = pd.DataFrame(
+        {
+            "city": generator.choice(["Bern", "Oslo", "Lima"], rows),
+            "age": generator.integers(18, 90, rows).astype("f8"),
+            "income": generator.normal(50, 20, rows).round(2),
+        }
+    )
+    target = np.where((frame["city"] == "Oslo") | (frame["income"] > 60), "yes", "no")
+    prepare = ColumnTransformer(
+        [
+            ("place", OneHotEncoder(handle_unknown="error"), ["city"]),
+            ("number", make_pipeline(SimpleImputer(), StandardScaler()), ["age", "income"]),
+        ]
+    )
+    model = make_pipeline(prepare, LogisticRegression()).fit(frame[:350], target[:350])
+    joblib.dump(model, place / "offer.joblib")
+    held = frame[350:]
+    answers = [str(label) for label in model.predict(held)]
+    inputs = columns(held, {"city": "BYTES", "age": "FP32", "income": "FP32"})
+    return Stranger(place / "offer.joblib", inputs, answers, model.predict_proba(held))
+
+
+def regressor(place: Path) -> Stranger:
+    x, y = load_diabetes(return_X_y=True)
+    x = x.astype("f4")
+    model = GradientBoostingRegressor(random_state=0, n_estimators=30).fit(x[:-20], y[:-20])
+    joblib.dump(model, place / "progress.joblib")
+    return Stranger(place / "progress.joblib", [tensor(x[-20:])], None, model.predict(x[-20:]).reshape(-1, 1))
+
+
+def onnx_file(place: Path) -> Stranger:
+    weights = np.random.default_rng(0).normal(size=(4, 3)).astype("f4")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, w]) for n, w in (("x", 4), ("y", 3))]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(made, str(place / "g.onnx"))
+    rows = np.random.default_rng(1).normal(size=(20, 4)).astype("f4")
+    return Stranger(place / "g.onnx", [tensor(rows, name="x")], None, np.maximum(rows @ weights, 0))
+
+
+def _boosted(place: Path, ending: str) -> Stranger:
+    x, y, held, _ = iris()
+    model = xgboost.XGBClassifier(n_estimators=8, max_depth=3, n_jobs=1).fit(x, y)
+    path = place / f"boosted.{ending}"
+    model.save_model(path)
+    labels = [NAMES[index] for index in model.predict(held)]
+    return Stranger(path, [tensor(held, name="x")], labels, model.predict_proba(held), _named(place))
+
+
+def xgboost_ubj(place: Path) -> Stranger:
+    return _boosted(place, "ubj")
+
+
+def xgboost_json(place: Path) -> Stranger:
+    return _boosted(place, "json")
+
+
+def lightgbm_text(place: Path) -> Stranger:
+    x, y, held, _ = iris()
+    model = lightgbm.LGBMClassifier(n_estimators=8, n_jobs=1, verbose=-1).fit(x, y)
+    model.booster_.save_model(place / "light.txt")
+    probabilities = model.booster_.predict(held)
+    labels = [NAMES[index] for index in probabilities.argmax(axis=1)]
+    inputs = [tensor(held, name="x", datatype="FP64")]
+    return Stranger(place / "light.txt", inputs, labels, probabilities, _named(place))
+
+
+def bare_safetensors(place: Path) -> Stranger:
+    generator = np.random.default_rng(5)
+    w, b = generator.normal(size=(3, 4)).astype("<f4"), generator.normal(size=3).astype("<f4")
+    head = json.dumps(
+        {
+            "w": {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]},
+            "b": {"dtype": "F32", "shape": [3], "data_offsets": [48, 60]},
+        }
+    ).encode()
+    bundle = place / "bare"
+    bundle.mkdir()
+    data = struct.pack("<Q", len(head)) + head + w.tobytes() + b.tobytes()
+    (bundle / "weights.safetensors").write_bytes(data)
+    (bundle / "config.json").write_text(
+        json.dumps(
+            {
+                "format": "safetensors",
+                "task": "classification",
+                "num_labels": 3,
+                "architecture": [{"linear": {"weight": "w", "bias": "b"}}, {"softmax": {}}],
+                "input": {"name": "input", "datatype": "FP32", "shape": [-1, 4]},
+                "output": {"name": "chances", "datatype": "FP32", "shape": [-1, 3]},
+            }
+        )
+    )
+    (bundle / "labels.json").write_text(json.dumps(dict(zip("012", NAMES, strict=True))))
+    rows = generator.normal(size=(20, 4)).astype("f4")
+    scores = np.exp(rows @ w.T + b)
+    chances = scores / scores.sum(axis=1, keepdims=True)
+    return Stranger(bundle, [tensor(rows)], [NAMES[index] for index in chances.argmax(axis=1)], chances)
+
+
+def bundle_directory(place: Path) -> Stranger:
+    x, y, held, _ = iris()
+    model = LogisticRegression(max_iter=500).fit(x, y)
+    bundle = place / "iris"
+    bundle.mkdir()
+    joblib.dump(model, bundle / "model.joblib")
+    (bundle / "labels.csv").write_text("index,label\n" + "".join(f"{i},{n}\n" for i, n in enumerate(NAMES)))
+    (bundle / "README.md").write_text("# Iris\n\nSee https://example.org/iris\n")
+    np.savetxt(bundle / "sample.csv", x[:5], delimiter=",")
+    labels = [NAMES[index] for index in model.predict(held)]
+    return Stranger(bundle, [tensor(held)], labels, model.predict_proba(held))
+
+
+def _archived(place: Path, pack: Callable[[Path, Path], None], ending: str) -> Stranger:
+    found = bundle_directory(place)
+    archive = place / f"iris{ending}"
+    pack(found.path, archive)
+    return Stranger(archive, found.inputs, found.labels, found.numbers)
+
+
+def zip_archive(place: Path) -> Stranger:
+    def pack(bundle: Path, archive: Path) -> None:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+            for file in sorted(bundle.iterdir()):
+                out.write(file, f"iris/{file.name}")
+
+    return _archived(place, pack, ".zip")
+
+
+def tar_archive(place: Path) -> Stranger:
+    def pack(bundle: Path, archive: Path) -> None:
+        with tarfile.open(archive, "w:gz") as out:
+            for file in sorted(bundle.iterdir()):
+                out.add(file, file.name)
+
+    return _archived(place, pack, ".tar.gz")
+
+
+def mlflow_directory(place: Path) -> Stranger:
+    model, held = named_iris()
+    directory = place / "mlflow_model"
+    directory.mkdir()
+    (directory / "model.pkl").write_bytes(pickle.dumps(model))
+    signature = json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 4]}}])
+    (directory / "MLmodel").write_text(
+        "artifact_path: model\n"
+        "flavors:\n"
+        "  python_function:\n"
+        "    env:\n"
+        "      conda: conda.yaml\n"
+        "      virtualenv: python_env.yaml\n"
+        "    loader_module: mlflow.sklearn\n"
+        "    model_path: model.pkl\n"
+        "    predict_fn: predict\n"
+        "    python_version: 3.11.7\n"
+        "  sklearn:\n"
+        "    code: null\n"
+        "    pickled_model: model.pkl\n"
+        "    serialization_format: pickle\n"
+        "    sklearn_version: 1.5.0\n"
+        "mlflow_version: 2.14.1\n"
+        "model_size_bytes: 1000\n"
+        "model_uuid: 7f5a4a3bd14b4b3aa0cbdb1a4b0ac0d1\n"
+        "run_id: 0123456789abcdef0123456789abcdef\n"
+        "signature:\n"
+        f"  inputs: '{signature}'\n"
+        "  outputs: null\n"
+        "  params: null\n"
+        "utc_time_created: '2024-06-20 10:00:00.000000'\n"
+    )
     (directory / "requirements.txt").write_text("mlflow==2.14.1\nscikit-learn==1.5.0\n")
     (directory / "conda.yaml").write_text(
         "channels:\n- conda-forge\ndependencies:\n- python=3.11.7\nname: mlflow-env\n"
