@@ -25,6 +25,7 @@ class Teller:
         click.echo(click.style("modelyard is up", bold=True))
         click.echo(f"  control    {standing.control_url}")
         click.echo(f"  inference  {standing.inference_url}")
+        click.echo(f"  gRPC       {standing.grpc_address}")
         click.echo(f"  data       {standing.data}")
         click.echo(f"  keys       {'required' if standing.auth_required else 'not asked for on loopback'}")
         if standing.adopted:
@@ -48,6 +49,7 @@ class Teller:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--control-port", type=click.IntRange(0, 65535), help="Without it 8700 or the next free one.")
 @click.option("--inference-port", type=click.IntRange(0, 65535), help="Without it 8080 or the next free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), help="Without it 8081 or the next free one.")
 @click.option("--servers", type=click.IntRange(1, 64), help="Listening model servers.  [default: one a core]")
 @click.option("--auth", type=click.Choice(["open", "required"]), help="Default: open on loopback, else required.")
 @click.option("--tls-cert", type=click.Path(path_type=Path, exists=True), help="TLS certificate chain, PEM.")
@@ -62,6 +64,7 @@ def up(  # noqa: PLR0913  (one parameter an option)
     host: str,
     control_port: int | None,
     inference_port: int | None,
+    grpc_port: int | None,
     servers: int | None,
     auth: str | None,
     tls_cert: Path | None,
@@ -87,6 +90,7 @@ def up(  # noqa: PLR0913  (one parameter an option)
     options = UpOptions(
         control_port=control_port,
         inference_port=inference_port,
+        grpc_port=grpc_port,
         settings=settings,
         exposure=exposure,
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]  # by name

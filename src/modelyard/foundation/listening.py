@@ -44,6 +44,15 @@ def bind(host: str, port: int, *, given: bool, option: str) -> socket.socket:
     )
 
 
+def bind_or_next(host: str, port: int | None, default: int, *, option: str) -> socket.socket:
+    """`bind` to a port that a person gave, or to `default` or the next free one when None was.
+
+    Raises:
+        StartRefused: as `bind`.
+    """
+    return bind(host, default if port is None else port, given=port is not None, option=option)
+
+
 def holder_of(port: int) -> str:
     """Who listens on `port`, in words; another user's process cannot always be seen."""
     with suppress(psutil.Error, OSError):

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -36,7 +37,8 @@ from modelyard.control.intake import (
 from modelyard.control.nodes import Board
 from modelyard.control.records import ControlParts, Transaction
 from modelyard.control.traffic import InternalApp, Publisher, TableFeed
-from modelyard.domain.errors import ModelyardError
+from modelyard.domain.errors import ModelyardError, quote
+from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.foundation.http import (
     AsgiHandler,
     EdgeLimits,
@@ -53,11 +55,11 @@ from modelyard.foundation.http import (
 from modelyard.foundation.metrics import Book, Family, Group, Kind, render
 from modelyard.foundation.places import Places
 from modelyard.foundation.registry import Registry
-from modelyard.foundation.settings import load
+from modelyard.foundation.settings import AuditSettings, UploadSettings, load
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
 from modelyard.foundation.telemetry import set_up_logging
-from modelyard.inspection import InspectionPolicy
+from modelyard.inspection import InspectionPolicy, TrustedKey
 from modelyard.ports.artifact_store import ArtifactStore
 from modelyard.ports.orchestrator import Orchestrator
 
@@ -123,7 +125,7 @@ class ControlPlane:
         self.settings = load(
             file=Path(config.settings) if config.settings else None, environment=os.environ, given=None
         )
-        self.limits = _struct(UploadLimits, config.uploads)
+        self.limits = _struct(UploadLimits, {**upload_limits(self.settings.uploads), **config.uploads})
         self._step = step
         self._stack = AsyncExitStack()
 
@@ -187,7 +189,7 @@ class ControlPlane:
             artifacts=parts.artifacts,
             places=parts.places,
             limits=self.limits,
-            policy=_struct(InspectionPolicy, self.config.inspection),
+            policy=_struct(InspectionPolicy, {**audit_policy(self.settings.audit), **self.config.inspection}),
             set_alias=_point_alias,
             step=self._step,
         )
@@ -294,6 +296,30 @@ def _point_alias(tx: Transaction, target: Target, version: VersionRecord) -> Non
     if target.alias is not None and target.sender is not None:
         model = find_model(tx, version.project, version.model)
         set_alias(tx, target.sender, model, target.alias, version.version)
+
+
+def upload_limits(settings: UploadSettings) -> dict[str, Any]:
+    """The upload centre's bounds as a person set them."""
+    values = asdict(settings)
+    return {**values, "project_bytes": values["project_bytes"] or None}
+
+
+def audit_policy(settings: AuditSettings) -> dict[str, Any]:
+    """The audit's bounds and trust as a person set them.
+
+    Raises:
+        InvalidRequest: a trusted key cannot be read.
+    """
+    values = asdict(settings)
+    keys, required = values.pop("trusted_keys"), values.pop("require_signature")
+    try:
+        trusted = tuple(TrustedKey(name=Path(path).name, pem=Path(path).read_bytes()) for path in keys)
+    except OSError as error:
+        raise InvalidRequest(
+            f"audit.trusted_keys: {quote(error.filename)} cannot be read", hint=error.strerror or ""
+        ) from error
+    bounds = {f"audit_{name}": value for name, value in values.items()}
+    return {**bounds, "trusted_keys": trusted, "require_signature": required}
 
 
 def _struct(kind: type[Any], values: Mapping[str, Any]) -> Any:  # noqa: ANN401  (the kind that was given)

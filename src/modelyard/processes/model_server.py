@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
@@ -43,15 +43,13 @@ from modelyard.foundation.metrics import Book
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
 from modelyard.inference.admission import SharedLimits
+from modelyard.inference.grpc import GrpcListener, GrpcSettings, serve_grpc
 from modelyard.inference.routing import ACCOUNT, BoardOptions, ControlLink, Switchboard, TableStore
 from modelyard.inference.server import AccessLog, InferenceHandler, Pages
 from modelyard.ports.runtime import LoadOptions
 
 _SWITCH_S = 0.0005
 """A run that ends in a lane waits no longer than this for the interpreter (Python's own default is 5 ms)."""
-if TYPE_CHECKING:
-    from modelyard.inference.grpc import GrpcListener
-
 _log = logging.getLogger("modelyard.model_server")
 
 
@@ -261,16 +259,14 @@ class ModelServer:
             raise StartRefused("the configuration names nothing to listen on", hint="give fds, port or unix_path")
         return await serve(self._handler, sockets=sockets, address=address, unix_path=path, settings=settings, tls=tls)
 
-    async def _listen_grpc(self, access_log: AccessLog | None) -> "GrpcListener | None":
-        """The gRPC listener, where one is asked for; else nothing of it is even imported."""
+    async def _listen_grpc(self, access_log: AccessLog | None) -> GrpcListener | None:
+        """The gRPC listener, where one is asked for."""
         config = self.config
         sockets = [socket.socket(fileno=fd) for fd in config.grpc_fds]
         if config.grpc_port is not None:
             sockets.append(bind(config.host, config.grpc_port, given=True, option="grpc_port"))
         if not sockets:
             return None
-        from modelyard.inference.grpc import GrpcSettings, serve_grpc
-
         settings = GrpcSettings(
             max_message_bytes=config.max_body_bytes,
             tls=_tls_files(config),

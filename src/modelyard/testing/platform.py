@@ -120,7 +120,11 @@ class Platform:
 
     def start(self) -> None:
         """Start it and wait until everything answers."""
-        ports = [] if "--control-port" in self.options else ["--control-port", "0", "--inference-port", "0"]
+        ports = (
+            []
+            if "--control-port" in self.options
+            else ["--control-port", "0", "--inference-port", "0", "--grpc-port", "0"]
+        )
         servers = [] if "--servers" in self.options else ["--servers", "1"]
         arguments = ["up", "--json", "--data", str(self.places.data), *ports, *servers, *self.options]
         output = self.directory / "up.log"
@@ -189,6 +193,7 @@ class Serving:
 def serving(path: Path, directory: Path, *options: str) -> Iterator[Serving]:
     """`modelyard serve path`, ready, gone afterwards."""
     port = [] if "--port" in options else ["--port", "0"]
+    port += [] if "--grpc-port" in options else ["--grpc-port", "0"]
     command = Command(["serve", str(path), *port, *options], directory, directory / "serve.log")
     command.start()
     try:

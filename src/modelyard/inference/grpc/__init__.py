@@ -1,6 +1,6 @@
 """The Open Inference Protocol over gRPC, with health and reflection: another way in, the same way through.
 
-Import it only where a gRPC port is asked for: grpcio costs memory and start-up time (docs/reference/grpc.md).
+grpcio is imported with the first connection, not with this package.
 """
 
 from modelyard.inference.grpc.listener import GrpcListener, GrpcSettings, serve_grpc

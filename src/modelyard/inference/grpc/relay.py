@@ -8,22 +8,29 @@ too, with the certificate reload of the HTTP listener. A slow reader on either s
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, cast
 
+FindTarget = Callable[[], Awaitable[Path]]
 MAX_CONNECTIONS: Final = 10_000
 _HIGH_WATER: Final = 1 << 18
 _HANDSHAKE_S: Final = 10.0
+_log = logging.getLogger(__name__)
 
 
 class Relay:
-    """Connections from outside, each paired with one to the gRPC server at `target`. Call `open` once."""
+    """Connections from outside, each paired with one to the gRPC server. Call `open` once.
 
-    def __init__(self, sockets: list[socket.socket], target: Path, context: ssl.SSLContext | None) -> None:
+    `find_target` gives the path of the server's Unix socket, and may take its time to.
+    """
+
+    def __init__(self, sockets: list[socket.socket], find_target: FindTarget, context: ssl.SSLContext | None) -> None:
         self._sockets = sockets
-        self._target = target
+        self._find_target = find_target
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._servers: list[asyncio.Server] = []
@@ -89,8 +96,10 @@ class Relay:
 
     async def _connect(self, outer: "Outer") -> None:
         try:
-            await self._loop.create_unix_connection(lambda: Inner(outer), str(self._target))
-        except OSError:
+            path = await self._find_target()
+            await self._loop.create_unix_connection(lambda: Inner(outer), str(path))
+        except Exception:  # noqa: BLE001  (the loop: a connection that cannot be served ends, the listener stays)
+            _log.exception("a gRPC connection cannot be served")
             outer.abort()
 
 

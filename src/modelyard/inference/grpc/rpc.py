@@ -13,12 +13,11 @@ import grpc
 
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.inference.grpc.asked import Asked
+from modelyard.inference.grpc.listener import LogLine
 from modelyard.inference.grpc.messages import POOL, message, parse
 from modelyard.inference.grpc.statuses import metadata_of, status_of, text_of
 from modelyard.inference.protocol import status_of as http_status_of
 
-LogLine = Callable[[str, str, int, float, int], None]
-"""(method, path, status, seconds, bytes sent), as the edge's access log; the status is the one that HTTP would have."""
 Answer = Callable[[Any, Asked], Any]
 _OK: Final = 200
 _INTERNAL: Final = 500

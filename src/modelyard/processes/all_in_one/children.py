@@ -25,17 +25,19 @@ class Sockets:
 
     control: socket.socket
     inference: socket.socket
+    grpc: socket.socket
 
     def write_down(self, path: Path) -> None:
         """Note their numbers, under which the children inherit them, for a supervisor that comes after this one."""
-        path.write_text(json.dumps({"control": self.control.fileno(), "inference": self.inference.fileno()}))
+        numbers = {"control": self.control, "inference": self.inference, "grpc": self.grpc}
+        path.write_text(json.dumps({name: listener.fileno() for name, listener in numbers.items()}))
 
     @staticmethod
     def read_numbers(path: Path) -> dict[str, int] | None:
         """What an earlier supervisor noted, if it did."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, KeyError):
             numbers = json.loads(path.read_text(encoding="utf-8"))
-            return {"control": int(numbers["control"]), "inference": int(numbers["inference"])}
+            return {name: int(numbers[name]) for name in ("control", "inference", "grpc")}
         return None
 
 
@@ -75,6 +77,7 @@ def server_specs(options: UpOptions, places: Places, sockets: Sockets) -> list[C
             "index": index,
             "table": {"control_socket": str(places.control_socket), "cache": str(places.run / f"{name}.table")},
             "fds": [sockets.inference.fileno()],
+            "grpc_fds": [sockets.grpc.fileno()],
             "pepper": str(places.pepper),
             "metrics": str(places.metrics),
             "auth": "required" if options.exposure.auth_required else "open",
@@ -88,7 +91,7 @@ def server_specs(options: UpOptions, places: Places, sockets: Sockets) -> list[C
                 "model_server",
                 config,
                 place=places.run,
-                fds=(sockets.inference.fileno(),),
+                fds=(sockets.inference.fileno(), sockets.grpc.fileno()),
                 log=places.logs / f"{name}.log",
                 tied=False,
             )

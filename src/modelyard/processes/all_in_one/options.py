@@ -15,6 +15,7 @@ class UpOptions:
     data: Path = field(default_factory=default_data_directory)
     control_port: int | None = None
     inference_port: int | None = None
+    grpc_port: int | None = None
     servers: int = field(default_factory=lambda: max(1, os.cpu_count() or 1))
     settings: Path | None = None
     exposure: Exposure = field(default_factory=lambda: Exposure(host="127.0.0.1"))

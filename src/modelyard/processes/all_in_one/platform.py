@@ -19,7 +19,7 @@ import psutil
 import setproctitle
 
 from modelyard.domain.errors.platform import StartRefused
-from modelyard.foundation.listening import bind, url_host
+from modelyard.foundation.listening import bind_or_next, url_host
 from modelyard.foundation.places import Places
 from modelyard.foundation.supervision import Child, ChildSpec, DirectoryLock, Supervisor
 from modelyard.foundation.supervision.adoption import (
@@ -36,6 +36,7 @@ from modelyard.processes.edge_rules import require_safe
 
 CONTROL_PORT: Final = 8700
 INFERENCE_PORT: Final = 8080
+GRPC_PORT: Final = 8081
 _START_TIMEOUT_S: Final = 90.0
 _SAVE_EVERY_S: Final = 1.0
 
@@ -47,6 +48,7 @@ class Standing:
     data: str
     control_url: str
     inference_url: str
+    grpc_address: str
     auth_required: bool
     adopted: tuple[str, ...]
     bootstrap_token: str | None
@@ -129,30 +131,19 @@ class _Platform:
         host = options.exposure.host
         kept = _borrowed(left, self._places)
         if kept is not None:
-            for listener in (kept.control, kept.inference):
+            for listener in (kept.control, kept.inference, kept.grpc):
                 stack.enter_context(closing(listener))
             return kept
-        control = stack.enter_context(
-            closing(
-                bind(
-                    host,
-                    CONTROL_PORT if options.control_port is None else options.control_port,
-                    given=options.control_port is not None,
-                    option="--control-port",
-                )
-            )
+        wishes = (
+            (options.control_port, CONTROL_PORT, "--control-port"),
+            (options.inference_port, INFERENCE_PORT, "--inference-port"),
+            (options.grpc_port, GRPC_PORT, "--grpc-port"),
         )
-        inference = stack.enter_context(
-            closing(
-                bind(
-                    host,
-                    INFERENCE_PORT if options.inference_port is None else options.inference_port,
-                    given=options.inference_port is not None,
-                    option="--inference-port",
-                )
-            )
+        control, inference, over_grpc = (
+            stack.enter_context(closing(bind_or_next(host, port, default, option=option)))
+            for port, default, option in wishes
         )
-        return Sockets(control=control, inference=inference)
+        return Sockets(control=control, inference=inference, grpc=over_grpc)
 
     async def _start_all(self, sockets: Sockets, left: dict[str, Left]) -> None:
         sockets.write_down(self._places.run / "sockets.json")
@@ -206,6 +197,7 @@ class _Platform:
             data=str(self._places.data),
             control_url=f"{exposure.scheme}://{host}:{_port(sockets.control)}",
             inference_url=f"{exposure.scheme}://{host}:{_port(sockets.inference)}",
+            grpc_address=f"{host}:{_port(sockets.grpc)}",
             auth_required=exposure.auth_required,
             adopted=tuple(left),
             bootstrap_token=str(token) if exposure.auth_required and token.exists() else None,
@@ -228,6 +220,7 @@ def _borrowed(left: dict[str, Left], places: Places) -> Sockets | None:
         return Sockets(
             control=socket.socket(fileno=borrow_descriptor(left[CONTROL].pid, numbers["control"])),
             inference=socket.socket(fileno=borrow_descriptor(server.pid, numbers["inference"])),
+            grpc=socket.socket(fileno=borrow_descriptor(server.pid, numbers["grpc"])),
         )
     except OSError:
         return None

@@ -1,7 +1,7 @@
 """What `serve` starts: a static routing table, the model servers, and an isolated worker where the model needs one."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelyard.domain.contract import Isolation, ServingPackage
 from modelyard.domain.routing import Backend, RoutingTable, ServiceRoute
@@ -11,10 +11,17 @@ from modelyard.processes.configuring import child, edge_config
 from modelyard.processes.edge_rules import Exposure
 
 
+class ListenFds(NamedTuple):
+    """Listening sockets, by the protocol that is spoken on them."""
+
+    http: int
+    grpc: int
+
+
 def plan(
-    name: str, package: ServingPackage, directory: Path, *, exposure: Exposure, servers: int, fd: int
+    name: str, package: ServingPackage, directory: Path, *, exposure: Exposure, servers: int, fds: ListenFds
 ) -> tuple[ChildSpec, ...]:
-    """Children that serve `package` as `name` on the listening socket `fd`; their files lie beside `directory`."""
+    """Children that serve `package` as `name` on the listening sockets `fds`; their files lie beside `directory`."""
     place = directory.parent
     workers: list[ChildSpec] = []
     sockets: tuple[str, ...] = ()
@@ -42,7 +49,8 @@ def plan(
     table.write_bytes(to_json(RoutingTable(revision=1, services=(route,))))
     shared: dict[str, Any] = {
         "table": {"static": str(table)},
-        "fds": [fd],
+        "fds": [fds.http],
+        "grpc_fds": [fds.grpc],
         "metrics": str(place / "metrics"),
         "log_level": "warning",
         **edge_config(exposure),
@@ -56,7 +64,7 @@ def plan(
                 "model_server",
                 {"id": f"model-server-{index}", "index": index, **shared},
                 place=place,
-                fds=(fd,),
+                fds=tuple(fds),
             )
             for index in range(servers)
         ),

@@ -21,15 +21,16 @@ from modelyard.domain.errors.platform import StartRefused
 from modelyard.domain.names import require_name
 from modelyard.domain.report import AuditReport, Check, Verdict
 from modelyard.foundation.documents import read_package
-from modelyard.foundation.listening import bind, url_host
+from modelyard.foundation.listening import bind_or_next, url_host
 from modelyard.foundation.supervision import Child, Supervisor
 from modelyard.inspection import Inspection, InspectionPolicy, inspect_bundle
 from modelyard.processes.edge_rules import Exposure, require_safe
 from modelyard.processes.serve.golden import ask_golden, curl_of
-from modelyard.processes.serve.plan import plan
+from modelyard.processes.serve.plan import ListenFds, plan
 from modelyard.processes.serve.received import name_of, received_files
 
 DEFAULT_PORT: Final = 8080
+DEFAULT_GRPC_PORT: Final = 8081
 _START_TIMEOUT_S: Final = 60.0
 _GRACE_S: Final = 10.0
 
@@ -43,6 +44,7 @@ class ServeOptions:
     labels: Path | None = None
     config: Path | None = None
     port: int | None = None
+    grpc_port: int | None = None
     workers: int = 1
     trust: bool = False
     exposure: Exposure
@@ -57,6 +59,7 @@ class ServeOptions:
             labels=cast("Path | None", options["labels"]),
             config=cast("Path | None", options["config"]),
             port=cast("int | None", options["port"]),
+            grpc_port=cast("int | None", options["grpc_port"]),
             workers=cast("int", options["workers"]),
             trust=bool(options["trust"]),
             exposure=Exposure(
@@ -75,6 +78,7 @@ class Served:
     """What stands when `serve` is ready."""
 
     url: str
+    grpc_address: str
     answer: str
     answer_ms: float
     started_s: float
@@ -149,16 +153,14 @@ async def _run(
 
     supervisor = Supervisor(on_event=on_event)
     exposure = options.exposure
-    listener = bind(
-        exposure.host,
-        DEFAULT_PORT if options.port is None else options.port,
-        given=options.port is not None,
-        option="--port",
-    )
-    with closing(listener):
-        port = listener.getsockname()[1]
-        base = f"{exposure.scheme}://{url_host(exposure.host)}:{port}"
-        specs = plan(options.name, package, directory, exposure=exposure, servers=options.workers, fd=listener.fileno())
+    host = url_host(exposure.host)
+    with (
+        closing(bind_or_next(exposure.host, options.port, DEFAULT_PORT, option="--port")) as listener,
+        closing(bind_or_next(exposure.host, options.grpc_port, DEFAULT_GRPC_PORT, option="--grpc-port")) as over_grpc,
+    ):
+        base = f"{exposure.scheme}://{host}:{listener.getsockname()[1]}"
+        fds = ListenFds(http=listener.fileno(), grpc=over_grpc.fileno())
+        specs = plan(options.name, package, directory, exposure=exposure, servers=options.workers, fds=fds)
         try:
             for spec in specs:
                 await supervisor.started(supervisor.start(spec), timeout_s=_START_TIMEOUT_S)
@@ -166,6 +168,7 @@ async def _run(
             narrator.serving(
                 Served(
                     url=f"{base}/v2/models/{options.name}",
+                    grpc_address=f"{host}:{over_grpc.getsockname()[1]}",
                     answer=answer.text,
                     answer_ms=answer.milliseconds,
                     started_s=time.monotonic() - began,
