@@ -32,7 +32,8 @@ def complain(error: ModelyardError) -> None:
     click.secho(f"error: {error.title}", fg="red", err=True)
     click.echo(f"  {error.detail}", err=True)
     for row in error.details:
-        click.echo("  " + ", ".join(f"{key}: {value}" for key, value in row.items()), err=True)
+        if "check" not in row:  # failed checks were shown as they ended
+            click.echo("  " + ", ".join(f"{key}: {value}" for key, value in row.items()), err=True)
     if error.hint:
         click.echo(f"hint: {error.hint}", err=True)
     if error.example is not None:

@@ -109,6 +109,44 @@ class ApiSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadSettings:
+    """The upload centre."""
+
+    total_bytes: int = setting(
+        4 * 2**30, "The largest bundle that is received, all files together.", unit="bytes", low=1024, high=2**43
+    )
+    project_bytes: int = setting(
+        0, "What all models of one project may take; 0 sets no limit.", unit="bytes", low=0, high=2**50
+    )
+    receive_s: float = setting(
+        6 * 3600.0, "The longest time in which one upload may be received.", unit="seconds", low=10, high=7 * 86400
+    )
+    resumable_s: float = setting(
+        24 * 3600.0, "How long an unfinished resumable upload is kept.", unit="seconds", low=60, high=30 * 86400
+    )
+    inspections: int = setting(2, "Uploads that are inspected side by side.", unit="uploads", low=1, high=64)
+    waiting: int = setting(16, "Uploads that may wait to be inspected.", unit="uploads", low=1, high=10_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """What the audit of an upload may cost, and whose signatures count."""
+
+    cpu_s: int = setting(60, "Processor time of each child process.", unit="seconds", low=5, high=3600)
+    wall_s: int = setting(60, "Time by the clock of each child process.", unit="seconds", low=5, high=3600)
+    memory_bytes: int = setting(
+        2 * 2**30, "Memory of a child process, before what the file's size adds.", unit="bytes", low=2**29, high=2**43
+    )
+    memory_max_bytes: int = setting(
+        16 * 2**30, "Memory of a child process, whatever the file's size.", unit="bytes", low=2**29, high=2**43
+    )
+    require_signature: bool = setting(False, "Refuse a bundle without a model signature.")  # noqa: FBT003  (the value)
+    trusted_keys: tuple[str, ...] = setting(
+        (), "PEM files of public keys (EC P-256) whose model signatures count.", unit="paths"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What the processes say, one line of JSON an event, on their log."""
 
@@ -125,6 +163,8 @@ class Settings:
     history: HistorySettings = field(default_factory=HistorySettings)
     records: RecordSettings = field(default_factory=RecordSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
+    uploads: UploadSettings = field(default_factory=UploadSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
 
