@@ -138,9 +138,12 @@ class Platform:
         return Client(self.control_url, key=key)
 
     def pid_of(self, name: str) -> int:
-        """Process id of a supervised child."""
-        entries = {entry.name: entry.pid for entry in read_left(self.places.run / "children.json")}
-        return entries[name]
+        """Process id of a supervised child, once the supervisor has noted it."""
+
+        def noted() -> int | None:
+            return {entry.name: entry.pid for entry in read_left(self.places.run / "children.json")}.get(name)
+
+        return int(wait_until(noted, what=f"a process {name}"))
 
     def stop(self) -> int:
         """Ctrl-C, and its exit code."""
