@@ -55,7 +55,8 @@ class Serving:
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     place = tmp_path_factory.mktemp("serving")
-    control = Control(place / "data", options={"pace": {"patience_s": 30.0, "sweep_s": 0.5}}).start()
+    options = {"pace": {"patience_s": 30.0, "sweep_s": 0.5}, "model_servers": 2}
+    control = Control(place / "data", options=options).start()
     servers, files = [], []
     try:
         for index in range(2):

@@ -91,7 +91,7 @@ class ControlConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     one); with `address_file`, the address it got is written there. `hosts` are names beyond loopback that `Host` may
     carry; ["*"] allows any. `inference_url` is what answers print as the address of services. `settings` is the file of
     a person's settings. `uploads` changes limits of uploads by field, `inspection` those of the audit, `pace` those of
-    deployments.
+    deployments. `model_servers` is how many of them share the inference address.
     """
 
     data: str
@@ -109,6 +109,7 @@ class ControlConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     settings: str | None = None
     uploads: dict[str, int | float | None] = msgspec.field(default_factory=dict)
     inspection: dict[str, int | bool] = msgspec.field(default_factory=dict)
+    model_servers: int = 0
     pace: dict[str, float] = msgspec.field(default_factory=dict)
     drain_s: float = 10.0
 
@@ -146,7 +147,7 @@ class ControlPlane:
         parts = self._parts()
         centre, desk = self._intake(parts)
         self._stack.callback(centre.close)
-        board = Board(parts.clock)
+        board = Board(parts.clock, expected=self.config.model_servers)
         publisher = Publisher(packages=self.places.packages, auth_required=parts.auth_required, board=board)
         orchestrators = self._orchestrators()
         deployments = Deployments(

@@ -113,7 +113,7 @@ class Reconciler:
 
     def _observe(self, replicas: Mapping[str, Replica]) -> Observed:
         return Observed(
-            servers=self._board.alive(),
+            servers=self._board.alive() if self._board.is_complete else (),
             alive_since=self._board.alive_since,
             replicas=replicas,
             packages=str(self._deployments.packages),

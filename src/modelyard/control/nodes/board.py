@@ -10,6 +10,8 @@ from modelyard.foundation.clock import Clock
 
 SILENT_AFTER_S: Final = 10.0
 FORGOTTEN_AFTER_S: Final = 300.0
+GATHERING_S: Final = 6.0
+"""Servers report every two seconds: one that did not within three rounds is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,16 @@ class Heard:
 
 
 class Board:
-    """The last report of every server. Threads may call at the same time."""
+    """The last report of every server. Threads may call at the same time.
 
-    def __init__(self, clock: Clock) -> None:
+    After a start, what the first servers say is not yet what all of them say: until `expected` servers have reported,
+    or had the time to, the board is not complete.
+    """
+
+    def __init__(self, clock: Clock, *, expected: int = 0) -> None:
         self._clock = clock
+        self._expected = expected
+        self._opened_at = clock.monotonic()
         self._heard: dict[str, Heard] = {}
         self._alive_since: float | None = None
         self._lock = threading.Lock()
@@ -52,6 +60,13 @@ class Board:
         """Servers that reported within the last seconds, by name."""
         with self._lock:
             return self._alive(self._clock.monotonic())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether what is known is of all servers, so that "all of them" can be said."""
+        with self._lock:
+            now = self._clock.monotonic()
+            return len(self._alive(now)) >= self._expected or now - self._opened_at >= GATHERING_S
 
     def silent(self) -> tuple[ServerReport, ...]:
         """Servers that reported some time ago, and no longer do."""

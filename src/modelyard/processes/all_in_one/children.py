@@ -52,6 +52,7 @@ def control_spec(options: UpOptions, places: Places, sockets: Sockets) -> ChildS
         "supervisor_socket": str(places.supervisor_socket),
         "auth": "required" if exposure.auth_required else "open",
         "inference_url": f"{exposure.scheme}://{url_host(exposure.host)}:{port}",
+        "model_servers": options.servers,
         "settings": str(options.settings.resolve()) if options.settings else None,
         **edge_config(exposure),
     }
