@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from modelyard.inspection.children import landlock, seccomp
+from modelyard.foundation.containment import landlock, seccomp
 
 STANDS: Final = "stands"
 _CLONE_NEWNS: Final = 0x00020000

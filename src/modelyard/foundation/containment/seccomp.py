@@ -9,6 +9,7 @@ import ctypes
 import os
 import platform
 import struct
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 _ALLOW: Final = 0x7FFF0000
@@ -124,6 +125,9 @@ _REFUSED: Final[dict[str, tuple[int | None, int | None]]] = {
     "lsetxattr": (189, 6),
     "fsetxattr": (190, 7),
 }
+_WORKER_NEEDS: Final = frozenset(
+    {"accept", "accept4", "listen", "sendto", "sendmsg", "socketpair", "chmod", "fchmod", "fchmodat", "personality"}
+)
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _TO_SELF_ONLY: Final = {"kill": (62, 129), "tgkill": (234, 131)}
 
@@ -133,7 +137,7 @@ class _Program(ctypes.Structure):
 
 
 def install() -> str:
-    """Put the filter over every thread of this process; "stands", or why it does not. Cannot be undone."""
+    """Put the audit's filter over every thread of this process; "stands", or why it does not. Cannot be undone."""
     known = _ARCHITECTURES.get(platform.machine())
     if known is None:
         return f"no filter is written for {platform.machine()}"
@@ -148,17 +152,55 @@ def install() -> str:
     return os.strerror(ctypes.get_errno()) if failed else "stands"
 
 
+def worker_filter(pid: int, *, families: Sequence[int]) -> bytes | None:
+    """The filter for a worker that runs own code as process `pid`, as `struct sock_filter[]`; None: none is written.
+
+    Nothing ends the process: what is refused fails with EPERM. It may accept connections on the socket it was given;
+    it may open sockets of the address `families` only, none when that is empty. It can start no process and signal none
+    but itself.
+    """
+    known = _ARCHITECTURES.get(platform.machine())
+    if known is None:
+        return None
+    architecture, column, _ = known
+    opened = {"connect", "bind"} if families else set()
+    refused = {name: numbers for name, numbers in (_FATAL | _REFUSED).items() if name not in _WORKER_NEEDS | opened}
+    if families:
+        del refused["socket"]
+    lines = [*_head(architecture, column), *_answers(refused, column, _EPERM)]
+    if families:
+        tests = [line for family in families for line in (_line(_JEQ, family, 0, 1), _line(_RET, _ALLOW))]
+        after = len(tests) + 2
+        lines += [_line(_JEQ, _REFUSED["socket"][column] or 0, 0, after), _line(_LD_W_ABS, _ARG0), *tests]
+        lines.append(_line(_RET, _EPERM))
+    return b"".join([*lines, *_tail(column, pid)])
+
+
 def _compile(architecture: int, column: int, pid: int) -> bytes:
     """The filter as `struct sock_filter[]`; every test is followed by its answer, so that jumps stay short."""
+    lines = _head(architecture, column)
+    for table, answer in ((_FATAL, _KILL), (_REFUSED, _EPERM)):
+        lines += _answers(table, column, answer)
+    return b"".join([*lines, *_tail(column, pid)])
+
+
+def _head(architecture: int, column: int) -> list[bytes]:
+    """Only the system calls of this architecture."""
     lines = [_line(_LD_W_ABS, _ARCH), _line(_JEQ, architecture, 1, 0), _line(_RET, _KILL), _line(_LD_W_ABS, _NR)]
     if column == 0:
         lines += [_line(_JGE, _X32_BIT, 0, 1), _line(_RET, _KILL)]
-    for table, answer in ((_FATAL, _KILL), (_REFUSED, _EPERM)):
-        for numbers in table.values():
-            number = numbers[column]
-            if number is not None:
-                lines += [_line(_JEQ, number, 0, 1), _line(_RET, answer)]
-    lines += [
+    return lines
+
+
+def _answers(table: Mapping[str, tuple[int | None, int | None]], column: int, answer: int) -> list[bytes]:
+    """One answer to every call of `table`."""
+    numbers = [number for row in table.values() if (number := row[column]) is not None]
+    return [line for number in numbers for line in (_line(_JEQ, number, 0, 1), _line(_RET, answer))]
+
+
+def _tail(column: int, pid: int) -> list[bytes]:
+    """Threads but no processes, signals to itself only; everything else is allowed."""
+    lines = [
         _line(_JEQ, _CLONE3[column], 0, 1),
         _line(_RET, _ENOSYS),
     ]  # flags lie in memory: glibc falls back to clone
@@ -168,7 +210,7 @@ def _compile(architecture: int, column: int, pid: int) -> bytes:
     lines += [_line(_JEQ, _CLONE[column], 0, 4), _line(_LD_W_ABS, _ARG0)]
     lines += [_line(_JSET, _CLONE_THREAD, 0, 1), _line(_RET, _ALLOW), _line(_RET, _EPERM)]
     lines.append(_line(_RET, _ALLOW))
-    return b"".join(lines)
+    return lines
 
 
 def _line(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
