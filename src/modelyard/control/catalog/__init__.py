@@ -4,6 +4,7 @@ Intake calls `register_version(tx, NewVersion(...))`; deployments call `resolve(
 serving package with `package_directory(places.packages, version)`.
 """
 
+from modelyard.control.catalog.documents import version_document
 from modelyard.control.catalog.library import set_alias
 from modelyard.control.catalog.lookup import CHAMPION, find_model, find_version, package_directory, resolve
 from modelyard.control.catalog.registration import register_version
@@ -24,4 +25,5 @@ __all__ = [
     "register_version",
     "resolve",
     "set_alias",
+    "version_document",
 ]

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from modelyard.control.catalog.decisions import authorise, decide
+from modelyard.control.catalog.documents import version_document
 from modelyard.control.catalog.library import ModelChanges, change_model, remove_alias, set_alias
 from modelyard.control.catalog.listing import list_reviews, list_versions
 from modelyard.control.catalog.lookup import find_model, find_version
@@ -21,7 +22,6 @@ from modelyard.control.catalog.schemas import (
     VersionDocument,
     VersionsDocument,
     model_document,
-    version_document,
 )
 from modelyard.control.catalog.search import EVERY_PROJECT, Wanted, search_models
 from modelyard.control.catalog.values import ModelRecord, VersionRecord

@@ -13,9 +13,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from modelyard.control.catalog import version_document
 from modelyard.control.identity import caller
 from modelyard.control.intake.desk import Announced, Resumable, UploadDesk
-from modelyard.control.intake.documents import version_document
 from modelyard.control.intake.limits import UploadLimits
 from modelyard.control.intake.multipart import MultipartReceiver, boundary_of
 from modelyard.control.intake.received import ReceivedUpload

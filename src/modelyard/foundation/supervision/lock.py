@@ -1,4 +1,4 @@
-"""One supervisor a data directory, enforced by the kernel: the lock is gone when its holder is, however it ended."""
+"""One holder at a time, enforced by the kernel: the lock is gone when its holder is, however it ended."""
 
 import fcntl
 import os
@@ -8,10 +8,18 @@ from modelyard.domain.errors.platform import StartRefused
 
 
 class DirectoryLock:
-    """An exclusive lock file that names its holder."""
+    """An exclusive lock file that names its holder. `held` says what a second taker is told, before the process id."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        held: str = "the data directory {place} is already in use by the platform",
+        hint: str = "stop that one with Ctrl-C, or start this one with --data DIR on another directory",
+    ) -> None:
         self._path = path
+        self._held = held
+        self._hint = hint
         self._fd = -1
 
     def take(self) -> None:
@@ -27,8 +35,7 @@ class DirectoryLock:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             raise StartRefused(
-                f"the data directory {self._path.parent} is already in use by the platform with process id {holder}",
-                hint="stop that one with Ctrl-C, or start this one with --data DIR on another directory",
+                f"{self._held.format(place=self._path.parent)} with process id {holder}", hint=self._hint
             ) from error
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
