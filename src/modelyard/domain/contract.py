@@ -95,6 +95,7 @@ class ServingPackage:
 
     `digest` is the digest of the upload it came from (`bundle_digest`); `runtime` is a name in the runtime registry;
     `entry` the file in the directory that the runtime opens. `isolation` is the least isolation it may run under.
+    `options` are what the bundle's configuration says to the runtime.
     """
 
     name: str
@@ -107,4 +108,5 @@ class ServingPackage:
     golden: Golden | None = None
     isolation: Isolation = Isolation.SHARED
     files: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
     schema: int = 1

@@ -8,7 +8,7 @@ from typing import Final
 
 from modelyard.domain.contract import ModelFormat
 from modelyard.domain.errors.base import quote
-from modelyard.domain.errors.uploads import ArchiveUnsafe, BundleMismatch, FileTooLarge
+from modelyard.domain.errors.uploads import ArchiveUnsafe, BundleMismatch, FileTooLarge, TypeNotAllowed
 from modelyard.inspection.documents.mlflow import MlflowModel, read_mlmodel
 from modelyard.inspection.kinds import ACCEPTED, HEAD_BYTES, Kind, Role, WeightsKind, kind_of, require_agreement
 from modelyard.inspection.policy import MIB, InspectionPolicy, ReceivedFile
@@ -20,6 +20,7 @@ FORMATS: Final[Mapping[WeightsKind, ModelFormat]] = {
     WeightsKind.PICKLE: ModelFormat.SKLEARN,
     WeightsKind.XGBOOST: ModelFormat.XGBOOST,
     WeightsKind.LIGHTGBM: ModelFormat.LIGHTGBM,
+    WeightsKind.PYTHON: ModelFormat.PYTHON,
 }
 """What is accepted, as the convert child is told."""
 
@@ -90,6 +91,8 @@ def _limit(role: Role, policy: InspectionPolicy) -> int:
         return policy.labels_bytes
     if role in (Role.TEXT, Role.DOCUMENT):
         return policy.text_bytes
+    if role is Role.CODE:
+        return policy.code_bytes
     return policy.sample_bytes if role is Role.SAMPLE else policy.bundle_bytes
 
 
@@ -123,6 +126,8 @@ def compose(found: Sequence[Sorted], policy: InspectionPolicy) -> Bundle:
 
 def _weights(found: Sequence[Sorted], mlflow: MlflowModel | None) -> tuple[ReceivedFile, WeightsKind]:
     candidates = [entry for entry in found if entry.kind.role is Role.WEIGHTS]
+    if any(entry.kind.role is Role.CODE for entry in found):
+        return _code(found), WeightsKind.PYTHON
     if len(candidates) > 1:
         names = ", ".join(quote(entry.file.name) for entry in candidates[:6])
         raise BundleMismatch(
@@ -137,6 +142,24 @@ def _weights(found: Sequence[Sorted], mlflow: MlflowModel | None) -> tuple[Recei
             raise BundleMismatch(f"MLmodel has the model in {quote(mlflow.weights)}, not in {quote(entry.file.name)}")
         kind = mlflow.kind
     return entry.file, kind
+
+
+def _code(found: Sequence[Sorted]) -> ReceivedFile:
+    """The entry of a bundle with code of its own; everything beside it is the code's business."""
+    by_name = {entry.file.name: entry for entry in found}
+    entry = by_name.get("predict.py")
+    if entry is None:
+        other = next(item.file.name for item in found if item.kind.role is Role.CODE)
+        raise TypeNotAllowed(
+            f"{quote(other)} is program code, and the bundle has no predict.py that would be asked",
+            hint="bring predict.py with requirements.lock and config.json, or export the model to ONNX",
+        )
+    if "requirements.lock" not in by_name:
+        raise BundleMismatch(
+            "predict.py needs a requirements.lock beside it",
+            hint="`uv pip compile --generate-hashes requirements.in -o requirements.lock` writes it",
+        )
+    return entry.file
 
 
 def given_apart(path: Path, stem: str) -> ReceivedFile:

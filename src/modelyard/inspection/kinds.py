@@ -15,7 +15,10 @@ from modelyard.domain.errors.uploads import TypeNotAllowed
 
 
 class Role(StrEnum):
-    """What a file is for. A bundle has at most one CONFIG, LABELS and SAMPLE, and exactly one WEIGHTS."""
+    """What a file is for.
+
+    A bundle has at most one CONFIG, LABELS and SAMPLE, and exactly one WEIGHTS; beside CODE any number of them.
+    """
 
     CONFIG = "config"
     LABELS = "labels"
@@ -28,6 +31,7 @@ class Role(StrEnum):
     MANIFEST = "manifest"
     MLFLOW = "mlflow"
     ARCHIVE = "archive"
+    CODE = "code"
 
 
 class WeightsKind(StrEnum):
@@ -39,6 +43,7 @@ class WeightsKind(StrEnum):
     PICKLE = "pickle"
     XGBOOST = "xgboost"
     LIGHTGBM = "lightgbm"
+    PYTHON = "python"
     TORCH = "torch"
     TORCH_EXPORT = "pt2"
     KERAS = "keras"
@@ -69,6 +74,7 @@ _NAMES: Final[Mapping[str, Role]] = {
 }
 _ENDINGS: Final[Mapping[str, Kind]] = {
     ".md": Kind(Role.TEXT),
+    ".py": Kind(Role.CODE),
     ".sig": Kind(Role.SIGNATURE),
     **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz"), Kind(Role.ARCHIVE)),
     **dict.fromkeys((".bin", ".data", ".onnx_data", ".onnx.data"), Kind(Role.EXTERNAL)),
@@ -145,7 +151,8 @@ _BINARY_BY_CHANCE: Final = frozenset({WeightsKind.SAFETENSORS, WeightsKind.ONNX}
 """Formats whose first bytes are a length or a field: two bytes that look like a pickle say nothing."""
 
 ACCEPTED: Final = (
-    ".onnx, .safetensors (with config.json), .joblib/.pkl and .skops of scikit-learn, XGBoost .json/.ubj, LightGBM .txt"
+    ".onnx, .safetensors (with config.json), .joblib/.pkl and .skops of scikit-learn, XGBoost .json/.ubj, LightGBM "
+    ".txt, predict.py with requirements.lock and config.json"
 )
 
 
@@ -154,11 +161,6 @@ def kind_of(name: str) -> Kind:
     lower = name.lower()
     if lower in _NAMES:
         return Kind(_NAMES[lower])
-    if lower.endswith(".py"):
-        raise TypeNotAllowed(
-            f"{quote(name)} is program code, and bundles with code of their own are not accepted yet",
-            hint="export the model to ONNX (`modelyard pack` does it in your own environment) and upload that",
-        )
     for ending in _LONGEST_FIRST:
         if lower.endswith(ending):
             return _ENDINGS[ending]
@@ -193,6 +195,8 @@ def require_agreement(name: str, kind: Kind, head: bytes) -> str | None:
         return content
     if kind.weights in _BINARY_BY_CHANCE and content in {"pickle", "bzip2", "script", "windows program"}:
         return None
+    if kind.role is Role.CODE and content == "script":
+        return content  # a first line for the shell harms nobody: the file is never started
     if kind.role is Role.EXTERNAL or (
         kind.role is Role.SAMPLE and content == "numpy" and name.lower().endswith(".npy")
     ):

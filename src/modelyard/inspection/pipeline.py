@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelyard.domain.contract import ModelContract
+from modelyard.domain.contract import ModelContract, ModelFormat
 from modelyard.domain.digests import bundle_digest
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.uploads import (
@@ -119,7 +119,7 @@ def _inspect(job: _Job, model_name: str, given: Sequence[ReceivedFile], stack: E
     _check_digests(job, bundle)
     structure = _check_structure(job, bundle)
     converter = stack.enter_context(child.prestart("convert", format=bundle.format))
-    prober = stack.enter_context(child.prestart("probe"))
+    prober = None if bundle.format is ModelFormat.PYTHON else stack.enter_context(child.prestart("probe"))
     config = _check_config(job, bundle)
     labels = _check_labels(job, bundle)
     _check_documents(job, bundle)
@@ -306,7 +306,7 @@ def _place(source: Path, place: Path) -> None:
 
 
 def _convert_and_probe(
-    job: _Job, bundle: Bundle, order: child.ConvertJob, started: tuple[StartedChild, StartedChild]
+    job: _Job, bundle: Bundle, order: child.ConvertJob, started: tuple[StartedChild, StartedChild | None]
 ) -> Path | None:
     policy = job.policy
     limits = child.ChildLimits(
@@ -321,6 +321,8 @@ def _convert_and_probe(
     if converted.refusal is not None:
         job.audit.refuse(converted.refusal)
         return None
+    if started[1] is None:
+        return order.out  # own code is not run here: it is asked for the first time in its own worker
     probed = child.probe(order.out, limits=limits, on_check=job.audit.record, started=started[1])
     if probed.refusal is not None:
         job.audit.refuse(probed.refusal)

@@ -48,6 +48,7 @@ class InspectionPolicy:
     config_bytes: int = 256 * KIB
     labels_bytes: int = 4 * MIB
     text_bytes: int = 4 * MIB
+    code_bytes: int = 256 * KIB
     sample_bytes: int = 64 * MIB
     labels: int = 100_000
     label_chars: int = 256

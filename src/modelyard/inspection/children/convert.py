@@ -26,6 +26,7 @@ _LIBRARIES: Final = {
     ModelFormat.SKOPS: ("sklearn.pipeline", "skl2onnx", "skops.io", f"{_HERE}.estimators", f"{_HERE}.skops_file"),
     ModelFormat.ONNX: (f"{_HERE}.onnx_file",),
     ModelFormat.MLFLOW: (f"{_HERE}.mlflow_model", f"{_HERE}.onnx_file"),
+    ModelFormat.PYTHON: (f"{_HERE}.own_code",),
 }
 
 
@@ -54,6 +55,10 @@ def _convert(task: "Work", columns: dict[str, DataType]) -> None:
             _convert_estimator(task, columns)
         case ModelFormat.SAFETENSORS | ModelFormat.XGBOOST | ModelFormat.LIGHTGBM:
             _convert_built(task)
+        case ModelFormat.PYTHON:
+            from modelyard.inspection.children.own_code import convert_code
+
+            convert_code(task)
         case ModelFormat.MLFLOW:
             from modelyard.inspection.children.mlflow_model import read_mlflow
 

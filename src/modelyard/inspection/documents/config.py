@@ -145,6 +145,11 @@ def _batching(field: str, value: object, _: InspectionPolicy) -> None:
         raise _wrong(f"{field}.max_wait_ms", "milliseconds from 0 to 10000")
 
 
+def _inputs_as(field: str, value: object, _: InspectionPolicy) -> None:
+    if value not in ("arrays", "frame"):
+        raise _wrong(field, "arrays or frame")
+
+
 def _data(field: str, value: object, _: InspectionPolicy) -> None:
     """Any data; its depth and size were bounded by the reader."""
     if value is None or _has_surrogate(str(value)):
@@ -166,6 +171,7 @@ _FIELDS: Final[Mapping[str, Rule]] = {
     "num_labels": _num_labels,
     "architecture": _architecture,
     "runtime": _word,
+    "inputs_as": _inputs_as,
     "batching": _batching,
     "example": _data,
     "license": _text,
