@@ -4,6 +4,8 @@ It uses nothing but the `modelyard` command and HTTP, so every line of it can be
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -39,15 +41,16 @@ def main() -> int:
             print(f"  control    {standing['control_url']}\n  inference  {standing['inference_url']}", flush=True)
             platform.wait()
         except KeyboardInterrupt:
-            platform.wait()
+            print("\nstopping", flush=True)
         finally:
-            platform.terminate()
+            platform.send_signal(signal.SIGINT)  # drains; a second signal from the terminal changes nothing
+            platform.wait()
     return 0
 
 
 def show(control_url: str, image: np.ndarray, digit: int) -> None:
     """Upload, deploy, and ask for one digit that the model has not seen."""
-    modelyard("upload", str(MODEL), "--name", "digits", "--alias", "champion", url=control_url)
+    modelyard("upload", os.path.relpath(MODEL), "--name", "digits", "--alias", "champion", url=control_url)
     print()
     modelyard("deploy", "digits@champion", url=control_url)
     with urllib.request.urlopen(f"{control_url}/api/v1/services/digits") as answer:
