@@ -220,9 +220,8 @@ class Servers:
             del full["port"]
         settings = self.root / f"{name}.json"
         settings.write_text(json.dumps(full))
-        process, log = self.program(
-            "modelyard.processes.model_server", ["--config", str(settings)], name=name, fds=tuple(full.get("fds", ()))
-        )
+        fds = (*full.get("fds", ()), *full.get("grpc_fds", ()))
+        process, log = self.program("modelyard.processes.model_server", ["--config", str(settings)], name=name, fds=fds)
         port = int(Path(full["address_file"]).read_text().split()[0].rsplit(":", 1)[1])
         return Server(process, port, log, full)
 

@@ -47,7 +47,7 @@ class InferenceService:
             "ServerMetadata": self._server,
             "ModelMetadata": self._model,
             "ModelInfer": _Infer(self._board),
-            "ModelStreamInfer": self.stream,
+            "ModelStreamInfer": self.stream.answer,
             "ModelConfig": self._config,
             "ModelStatistics": self._statistics,
             "RepositoryIndex": self._index,

@@ -30,7 +30,7 @@ Pending = tuple[str, bool, GrpcCall | ModelyardError]
 
 
 class StreamInfer:
-    """Answers streams; called by grpcio once a stream."""
+    """Answers streams."""
 
     def __init__(self, board: Switchboard) -> None:
         self._board = board
@@ -43,7 +43,7 @@ class StreamInfer:
         for reader in self._readers:
             reader.cancel()
 
-    async def __call__(self, bodies: AsyncIterator[bytes], context: Any) -> None:  # noqa: ANN401  (of grpc)
+    async def answer(self, bodies: AsyncIterator[bytes], context: Any) -> None:  # noqa: ANN401  (of grpc)
         """Answer one stream to its end."""
         asked = Asked.of(context)
         try:

@@ -117,6 +117,7 @@ class _Platform:
             await orders.open(self._places.supervisor_socket)
             try:
                 await self._start_all(sockets, left)
+                self._save()
                 self._watcher.standing(self._standing(sockets, left))
                 await self._watch(stopped)
             finally:
