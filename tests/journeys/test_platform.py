@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+from modelyard.foundation.supervision.adoption import read_left
 from modelyard.testing.platform import Platform, running_platform, wait_until
 
 pytestmark = [pytest.mark.platform, pytest.mark.slow]
@@ -118,8 +119,9 @@ def test_servers_outlive_their_supervisor_and_are_adopted_by_the_next(
     with running_platform(tmp_path) as platform:
         with platform.client() as client:
             client.upload(digits_bundle, name="digits")
-            client.deploy("digits")
+            client.deploy("digits", isolation="process")
             url = client.service("digits").info.url + "/infer"
+        worker = wait_until(lambda: _pid_that_starts(platform, "model-worker"))
         server = wait_until(lambda: platform.pid_of("model-server-0"))
         asker = Asker(url, infer_body(digits_images))
         asker.start()
@@ -129,6 +131,7 @@ def test_servers_outlive_their_supervisor_and_are_adopted_by_the_next(
         wait_until(lambda: len(asker.answers) > 100)
         assert set(asker.stop()) == {200}
         assert platform.pid_of("model-server-0") == server
+        assert _pid_that_starts(platform, "model-worker") == worker
         assert "model-server-0" in platform.standing["adopted"]
 
 
@@ -147,6 +150,11 @@ def test_a_second_platform_on_the_same_data_is_refused_by_name(digits_platform: 
     with pytest.raises(AssertionError, match="already in use by the platform with process id"):
         second.start()
     second.end()
+
+
+def _pid_that_starts(platform: Platform, name: str) -> int | None:
+    entries = read_left(platform.places.run / "children.json")
+    return next((entry.pid for entry in entries if entry.name.startswith(name)), None)
 
 
 def _titles(processes: list[psutil.Process]) -> list[str]:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from modelyard.foundation.documents import from_json, to_json
 from modelyard.foundation.listening import url_host
 from modelyard.foundation.places import Places
 from modelyard.foundation.supervision import ChildSpec
@@ -17,6 +20,7 @@ from modelyard.processes.all_in_one.options import UpOptions
 from modelyard.processes.configuring import child, edge_config
 
 CONTROL: Final = "control-plane"
+_WORKER: Final = "model-worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +104,25 @@ def server_specs(options: UpOptions, places: Places, sockets: Sockets) -> list[C
     return specs
 
 
+def worker_name(replica_id: str) -> str:
+    """What the supervisor calls a worker."""
+    return f"{_WORKER} {replica_id}"
+
+
+def worker_again(places: Places, name: str) -> ChildSpec | None:
+    """The worker that an earlier supervisor called `name`, as it was ordered then; None when that is not known."""
+    if not name.startswith(f"{_WORKER} "):
+        return None
+    with suppress(OSError, msgspec.MsgspecError):
+        return worker_spec(places, from_json((places.run / f"{name}.order").read_bytes(), ReplicaSpec))
+    return None
+
+
 def worker_spec(places: Places, replica: ReplicaSpec) -> ChildSpec:
     """An isolated worker, as the control plane orders it. The socket's name is short: the kernel bounds its path."""
+    (places.run / f"{worker_name(replica.id)}.order").write_bytes(to_json(replica))
     address = places.workers / f"{hashlib.sha256(replica.id.encode()).hexdigest()[:16]}.sock"
-    name = f"model-worker {replica.id}"
+    name = worker_name(replica.id)
     config = {
         "package": replica.package,
         "socket": str(address),

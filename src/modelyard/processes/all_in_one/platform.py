@@ -29,7 +29,14 @@ from modelyard.foundation.supervision.adoption import (
     read_left,
     write_left,
 )
-from modelyard.processes.all_in_one.children import CONTROL, Sockets, control_spec, server_specs, worker_spec
+from modelyard.processes.all_in_one.children import (
+    CONTROL,
+    Sockets,
+    control_spec,
+    server_specs,
+    worker_again,
+    worker_spec,
+)
 from modelyard.processes.all_in_one.options import UpOptions
 from modelyard.processes.all_in_one.orders import Orders
 from modelyard.processes.edge_rules import require_safe
@@ -148,10 +155,13 @@ class _Platform:
 
     async def _start_all(self, sockets: Sockets, left: dict[str, Left]) -> None:
         sockets.write_down(self._places.run / "sockets.json")
+        again = [worker_again(self._places, name) for name in left]
+        workers = [spec for spec in again if spec is not None]
+        await self._start(workers, left)
         await self._start([control_spec(self._options, self._places, sockets)], left)
         servers = server_specs(self._options, self._places, sockets)
         await self._start(servers, left)
-        known = {CONTROL, *(spec.name for spec in servers)}
+        known = {CONTROL, *(spec.name for spec in (*servers, *workers))}
         await _end([entry for name, entry in left.items() if name not in known], grace_s=self._options.grace_s)
 
     async def _start(self, specs: Sequence[ChildSpec], left: dict[str, Left]) -> None:
