@@ -1,6 +1,6 @@
 """One service as this server answers for it: its goal, what answers now, and its bounds."""
 
-from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.inference import DeadlineExceeded, NotReady, Overloaded, RunFailed, VersionNotFound
 from modelyard.domain.errors.platform import RateLimited
 from modelyard.domain.routing import ServiceRoute
@@ -134,11 +134,18 @@ class Service:
         """
         held = [backend for backend in self.backends.values() if backend.backend.version == version]
         if not held:
-            raise VersionNotFound("no live revision of this service has that version", hint="leave the version out")
+            raise VersionNotFound(
+                "no live revision of this service has that version",
+                hint="leave the version out",
+                details=[{"field": "version", "expected": self._versions(), "received": quote(version)}],
+            )
         ready = [backend for backend in held if backend.state is BackendState.READY]
         if not ready:
             raise self._not_ready()
         return max(ready, key=lambda backend: backend.key.revision)
+
+    def _versions(self) -> list[str]:
+        return sorted({backend.backend.version for backend in self.live})
 
     def _not_ready(self) -> NotReady:
         reasons = [backend.reason for backend in self.backends.values() if backend.reason]

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from modelyard.domain.errors.inference import BadBinary
 from modelyard.inference.protocol import (
     Encoded,
     InferRequest,
@@ -35,7 +36,14 @@ class Dialect:
 
 def _read_v2(body: bytes, fields: Fields, signature: Signature) -> InferRequest:
     size = fields.get(b"inference-header-content-length")
-    return read_infer(body, json_size=None if size is None else parse_json_size(size), signature=signature)
+    if size is None:
+        return read_infer(body, json_size=None, signature=signature)
+    try:
+        return read_infer(body, json_size=parse_json_size(size), signature=signature)
+    except BadBinary as error:
+        if error.example is None:
+            error.example = signature.example
+        raise
 
 
 def _write_v2(call: InferCall, outputs: Mapping[str, Array]) -> Encoded:

@@ -55,7 +55,7 @@ class InferenceHandler:
                 if service is None or (
                     caller is not ANYONE and not caller.may(Verb.INFER, service.project, service.name)
                 ):
-                    raise unreachable(caller, service)
+                    raise self._unreachable(caller, service, head.path)
                 self._predict(request, reply, service, version=None, dialect=V2)
             else:
                 self._other(request, reply)
@@ -88,8 +88,13 @@ class InferenceHandler:
                 "this address needs exactly one service to be there", hint="POST to /v2/models/NAME/infer instead"
             )
         if not caller.may(Verb.INFER, service.project, service.name):
-            raise unreachable(caller, service)
+            raise unreachable(self._board, caller, service.project, service.name)
         return service
+
+    def _unreachable(self, caller: Caller, service: Service | None, path: str) -> ModelyardError:
+        """Of a known infer address, whose last part but one is the name."""
+        project = None if service is None else service.project
+        return unreachable(self._board, caller, project, path.rsplit("/", 2)[1])
 
     def _predict(
         self, request: Request, reply: Reply, service: Service, *, version: str | None, dialect: Dialect

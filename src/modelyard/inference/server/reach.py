@@ -4,13 +4,16 @@ A caller that may not know of a service hears that there is none; one that may, 
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from modelyard.domain.access import Verb
-from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.inference import ModelNotFound
 from modelyard.domain.errors.platform import Forbidden
 from modelyard.inference.admission import Caller
 from modelyard.inference.routing import ServedBackend, Service, Switchboard
+
+_MOST_NAMES: Final = 32
 
 
 def may_read(caller: Caller, service: Service) -> bool:
@@ -35,7 +38,7 @@ def service_to_read(board: Switchboard, caller: Caller, project: str | None, nam
     """
     service = board.find(project or caller.project, name)
     if service is None or not caller.sees(service.project, service.name):
-        raise _nothing()
+        raise _nothing(board, caller, project, name)
     if not may_read(caller, service):
         raise Forbidden("the key does not have the scope read", hint="ask for a key with the scope")
     return service
@@ -50,7 +53,7 @@ def service_to_ask(board: Switchboard, caller: Caller, project: str | None, name
     """
     service = board.find(project or caller.project, name)
     if service is None or not caller.may(Verb.INFER, service.project, service.name):
-        raise unreachable(caller, service)
+        raise unreachable(board, caller, project, name)
     return service
 
 
@@ -69,12 +72,19 @@ def backend_of(service: Service, version: str | None) -> ServedBackend:
     return service.pick() if version is None else service.at_version(version)
 
 
-def unreachable(caller: Caller, service: Service | None) -> ModelyardError:
+def unreachable(board: Switchboard, caller: Caller, project: str | None, name: str) -> ModelyardError:
     """What a caller hears of a service that it may not ask: nothing, unless it may know of it."""
+    service = board.find(project or caller.project, name)
     if service is not None and caller.sees(service.project, service.name):
         return Forbidden("the key does not have the scope infer for this service", hint="ask for a key with the scope")
-    return _nothing()
+    return _nothing(board, caller, project, name)
 
 
-def _nothing() -> ModelNotFound:
-    return ModelNotFound("no service of this name is there", hint="GET /v2/models lists what is served")
+def _nothing(board: Switchboard, caller: Caller, project: str | None, name: str) -> ModelNotFound:
+    """The same for what is not there and for what the caller may not know of; it names what the caller may see."""
+    there = sorted(service.name for service in readable_services(board, caller, project))
+    return ModelNotFound(
+        "no service of this name is there",
+        hint="GET /v2/models lists what is served",
+        details=[{"field": "model", "expected": there[:_MOST_NAMES], "received": quote(name)}],
+    )
