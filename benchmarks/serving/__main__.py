@@ -112,12 +112,17 @@ class Run:
         print(f"{name}: first answer after {min(times):.2f} s", flush=True)
 
     def _check(self) -> None:
+        """Each model in each encoding once with every server that is measured in it."""
+        checked: set[tuple[str, str, bool]] = set()
         for case in CASES:
             for name, server in self.servers.items():
-                if takes_part(case, name, server):
-                    with awake(server):
-                        model = MODELS[case.model]
-                        self.compared += check_answers(server, self._models, model=model, binary=case.binary)
+                asked = (name, case.model, case.binary)
+                if asked in checked or not takes_part(case, name, server):
+                    continue
+                checked.add(asked)
+                with awake(server):
+                    model = MODELS[case.model]
+                    self.compared += check_answers(server, self._models, model=model, binary=case.binary)
 
 
 def main() -> None:

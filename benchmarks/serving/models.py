@@ -104,10 +104,10 @@ def _convolutional(model: Model) -> bytes:
 def _whole(model: Model, nodes: list[Any], weights: list[Any]) -> bytes:
     from onnx import TensorProto, helper
 
-    ends = [
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])
         for name, shape in (("x", model.shape), ("y", (model.outputs,)))
-    ]
-    graph = helper.make_graph(nodes, model.name, *ends, weights)
+    )
+    graph = helper.make_graph(nodes, model.name, [x], [y], weights)
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(whole.SerializeToString())

@@ -96,7 +96,7 @@ def _await_first(server: Server, models: Path, began: float) -> None:
 
 
 def check_answers(
-    server: Server, models: Path, *, model: Model, binary: bool = False, at_once: int = 16, count: int = 200
+    server: Server, models: Path, *, model: Model, binary: bool = False, at_once: int = 16, count: int = 100
 ) -> int:
     """Ask `count` different questions, `at_once` at a time; every answer is held against onnxruntime's.
 

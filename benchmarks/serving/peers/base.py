@@ -31,11 +31,25 @@ class Launch:
 class Peer(Protocol):
     """One kind of server."""
 
-    name: str
-    models: tuple[str, ...]
-    has_binary: bool
-    style: str
-    """`v2`: bodies and answers of the Open Inference Protocol; `mlflow`: instances and predictions."""
+    @property
+    def name(self) -> str:
+        """As it stands in the tables."""
+        ...
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What it can serve at once; the first one is asked for the start time."""
+        ...
+
+    @property
+    def has_binary(self) -> bool:
+        """Whether it reads and writes the binary tensor extension."""
+        ...
+
+    @property
+    def style(self) -> str:
+        """`v2`: bodies and answers of the Open Inference Protocol; `mlflow`: inputs and predictions; `echo`."""
+        ...
 
     def launch(self, place: Place) -> Launch:
         """Prepare it in `place`."""
