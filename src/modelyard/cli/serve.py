@@ -73,6 +73,8 @@ class Teller:
 @click.option("--grpc-port", type=click.IntRange(0, 65535), help="gRPC port; without it 8081 or the next free one.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Listening processes.")
 @click.option("--trust", is_flag=True, help="Serve it also when the audit says `needs review` (read why first).")
+@click.option("--wheels", type=click.Path(path_type=Path, exists=True), help="Folder of wheels for own code, offline.")
+@click.option("--index", help="Package index for own code; without it the installer's own, none with --wheels.")
 @click.option("--tls-cert", type=click.Path(path_type=Path, exists=True), help="TLS certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="TLS key, PEM.")
 @click.option("--allowed-host", multiple=True, help="Another Host that requests may name; repeatable.")

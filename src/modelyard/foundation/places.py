@@ -38,6 +38,11 @@ class Places:
         return self.data / "packages"
 
     @property
+    def environments(self) -> Path:
+        """Environments of own code, one directory a lock file."""
+        return self.data / "environments"
+
+    @property
     def incoming(self) -> Path:
         """Uploads that are not decided yet; swept at start."""
         return self.data / "incoming"
@@ -102,6 +107,7 @@ class Places:
         for place in (
             self.artifacts,
             self.packages,
+            self.environments,
             self.incoming,
             self.secrets,
             self.logs,

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from modelyard.domain.contract import ServingPackage
 
@@ -47,6 +47,29 @@ class LoadedModel(Protocol):
 
     def close(self) -> None:
         """Give the memory back. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A program that answers for a package in place of our own worker.
+
+    `command` is the interpreter and its arguments, to which the path of a JSON file is added; `settings` go into that
+    file; `read` is what it has to be able to read beside the package.
+    """
+
+    command: tuple[str, ...]
+    settings: "Mapping[str, Any]"
+    read: tuple[Path, ...] = ()
+
+
+@runtime_checkable
+class ProgramRuntime(Protocol):
+    """A runtime whose models run in a program of its own, never in a process of ours."""
+
+    name: str
+
+    def program(self, directory: Path, package: ServingPackage, environments: Path) -> Program:
+        """The program for `package` in `directory`; its environment lies below `environments`."""
 
 
 class Runtime(Protocol):

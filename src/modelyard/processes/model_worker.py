@@ -5,7 +5,8 @@
 
 The configuration is the same names as JSON. Loads the model, then listens (0600), then says that it is ready. Runs
 leave the event loop, so that it answers pings while the model works. Ends with its supervisor, and on SIGTERM after
-what it has in hand. A package that cannot be loaded ends it with exit code 78.
+what it has in hand. A package that cannot be loaded ends it with exit code 78. A package with code of its own is handed
+over to `own_code_worker`, which replaces this process.
 """
 
 import argparse
@@ -23,13 +24,14 @@ from typing import Final, cast
 import msgspec
 
 from modelyard.domain.errors.base import ModelyardError
+from modelyard.foundation.documents import read_package
 from modelyard.foundation.http import run
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import begin_child
 from modelyard.inference.batching import Lane
-from modelyard.inference.hosting import HostedModel, load_model
+from modelyard.inference.hosting import RUNTIMES, HostedModel, load_model
 from modelyard.inference.routing.frames import Failure, FrameReader, Hello, Kind, frame, pack_tensors, unpack_tensors
-from modelyard.ports.runtime import LoadOptions
+from modelyard.ports.runtime import LoadOptions, ProgramRuntime
 
 _GRACE_S: Final = 30.0
 _LAST_WRITES_S: Final = 0.05
@@ -37,7 +39,10 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 class WorkerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Settings of one worker. `memory` bounds its address space in bytes; None leaves it free."""
+    """Settings of one worker. `memory` bounds its address space in bytes; None leaves it free.
+
+    `environments` is where the environments of own code lie.
+    """
 
     package: str
     socket: str
@@ -45,6 +50,7 @@ class WorkerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     threads: int = 1
     device: str = "auto"
     memory: int | None = None
+    environments: str | None = None
 
 
 class Worker:
@@ -144,6 +150,13 @@ async def serve(worker: Worker, listener: socket.socket, *, ready_fd: int | None
 
 def listen(path: Path) -> socket.socket:
     """A listening socket at `path` that only this user can reach; a leftover there is replaced."""
+    listener = bind(path)
+    listener.listen()
+    return listener
+
+
+def bind(path: Path) -> socket.socket:
+    """A socket at `path` that does not listen yet."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -151,7 +164,6 @@ def listen(path: Path) -> socket.socket:
         listener.bind(str(path))
     finally:
         os.umask(before)
-    listener.listen()
     return listener
 
 
@@ -190,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the worker's configuration cannot be read: {error}", file=sys.stderr)  # noqa: T201  (last words)
         return EXIT_REFUSED
     begin_child(config.title, tied_to=tied_to)
+    _hand_over(config, sys.argv[1:] if argv is None else argv)
     if config.memory is not None:
         resource.setrlimit(resource.RLIMIT_AS, (config.memory, config.memory))
     options = LoadOptions(threads=config.threads, device=config.device)
@@ -203,6 +216,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     run(_serve(hosted, listen(path), ready_fd=ready_fd))
     path.unlink(missing_ok=True)
     return 0
+
+
+def _hand_over(config: WorkerConfig, argv: Sequence[str]) -> None:
+    """Become `own_code_worker` for a package whose runtime has a program of its own; the process keeps its number.
+
+    A package that cannot be read is left to the loading that follows, which says why. The libraries of that program
+    start no threads, for a process with threads cannot enter namespaces.
+    """
+    try:
+        runtime = RUNTIMES.get(read_package(Path(config.package)).runtime)
+    except (OSError, ValueError, ModelyardError):
+        return
+    if isinstance(runtime(), ProgramRuntime):
+        single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        command = [sys.executable, "-m", "modelyard.processes.own_code_worker", *argv]
+        os.execve(sys.executable, command, {**os.environ, **single})  # noqa: S606
 
 
 async def _serve(hosted: HostedModel, listener: socket.socket, *, ready_fd: int | None) -> None:

@@ -9,6 +9,7 @@ RUNTIMES: Final = Registry[Runtime](
     group="modelyard.runtimes",
     builtin={
         "onnxruntime": "modelyard.integrations.runtimes.onnx:OnnxRuntime",
+        "python_code": "modelyard.integrations.runtimes.python_code:PythonCode",
         "sklearn_original": "modelyard.integrations.runtimes.sklearn_original:SklearnOriginal",
     },
 )

@@ -13,6 +13,7 @@ import httpx
 
 from modelyard.domain.contract import ServingPackage
 from modelyard.domain.errors.inference import RunFailed
+from modelyard.inference.protocol.examples import example_request
 
 _TIMEOUT_S: Final = 30.0
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
@@ -55,7 +56,7 @@ def ask_golden(base: str, name: str, package: ServingPackage, *, tls_cert: str |
 
 def curl_of(base: str, name: str, package: ServingPackage) -> str:
     """A command that answers when it is pasted into a shell."""
-    body = package.golden.request if package.golden is not None else {"inputs": []}
+    body = example_request(package.contract, package.golden) or {"inputs": []}
     data = shlex.quote(json.dumps(body, separators=(",", ":"), ensure_ascii=False))
     insecure = " -k" if base.startswith("https") else ""
     return f"curl -s{insecure} {base}/v2/models/{name}/infer -H 'content-type: application/json' -d {data}"

@@ -27,7 +27,12 @@ def plan(
     sockets: tuple[str, ...] = ()
     if package.isolation is Isolation.PROCESS:
         socket = place / "worker.sock"
-        config = {"package": str(directory), "socket": str(socket), "title": f"modelyard: model-worker {name} 0"}
+        config = {
+            "package": str(directory),
+            "socket": str(socket),
+            "title": f"modelyard: model-worker {name} 0",
+            "environments": str(place / "environments"),
+        }
         workers.append(child("model-worker-0", "model_worker", config, place=place))
         sockets = (str(socket),)
     route = ServiceRoute(

@@ -25,6 +25,7 @@ from modelyard.foundation.listening import bind_or_next, url_host
 from modelyard.foundation.supervision import Child, Supervisor
 from modelyard.inspection import Inspection, InspectionPolicy, inspect_bundle
 from modelyard.processes.edge_rules import Exposure, require_safe
+from modelyard.processes.serve.environment import build_environment
 from modelyard.processes.serve.golden import ask_golden, curl_of
 from modelyard.processes.serve.plan import ListenFds, plan
 from modelyard.processes.serve.received import name_of, received_files
@@ -47,6 +48,8 @@ class ServeOptions:
     grpc_port: int | None = None
     workers: int = 1
     trust: bool = False
+    wheels: Path | None = None
+    index: str | None = None
     exposure: Exposure
 
     @classmethod
@@ -62,6 +65,8 @@ class ServeOptions:
             grpc_port=cast("int | None", options["grpc_port"]),
             workers=cast("int", options["workers"]),
             trust=bool(options["trust"]),
+            wheels=cast("Path | None", options["wheels"]),
+            index=_text(options["index"]),
             exposure=Exposure(
                 host=str(options["host"]),
                 auth="open",
@@ -120,6 +125,9 @@ def serve(options: ServeOptions, narrator: Narrator) -> Verdict:
             return inspection.report.verdict
         package = read_package(inspection.package_dir)
         narrator.explained(package)
+        build_environment(
+            package, inspection.package_dir, index=options.index, wheels=options.wheels, say=narrator.event
+        )
         asyncio.run(_run(options, package, inspection.package_dir, narrator, began=began))
     return Verdict.APPROVED
 

@@ -1,0 +1,192 @@
+"""Environments of own code on this machine: one directory a lock file, built once, whole or not at all.
+
+    ROOT/<sha256 of the lock>/environment.json   which interpreter, and where the packages lie
+    ROOT/<sha256 of the lock>/site/              the packages
+    ROOT/<sha256 of the lock>.log                what the installer said
+    ROOT/policy.json                             what workers of own code may use
+
+An environment appears by a rename after everything is installed. Two builders of one lock wait for each other.
+"""
+
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from modelyard.domain.errors.base import quote
+from modelyard.domain.errors.platform import NotFound, NotSupported, StartRefused
+from modelyard.foundation.documents import from_json, to_json
+from modelyard.foundation.registry import Registry
+from modelyard.ports.environments import BuildOrder, EnvironmentBuilder
+
+BUILDERS: Final = Registry[EnvironmentBuilder](
+    group="modelyard.environment_builders",
+    builtin={
+        "uv": "modelyard.integrations.environments.uv:UvBuilder",
+        "pip": "modelyard.integrations.environments.pip:PipBuilder",
+    },
+)
+_IN_ORDER: Final = ("uv", "pip")
+_RECORD: Final = "environment.json"
+_POLICY: Final = "policy.json"
+_TAIL_LINES: Final = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """A built environment: the interpreter and the directory of its packages."""
+
+    python: str
+    site: str
+    builder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodePolicy:
+    """What a worker of own code may use: bytes of address space and of one file, seconds a run, the network."""
+
+    memory_bytes: int = 4 << 30
+    file_bytes: int = 1 << 30
+    run_limit_s: float = 60.0
+    network: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSettings:
+    """How environments are built; the fields of `BuildOrder`, and `builder`: "auto", "uv", "pip" or a plugin's name."""
+
+    builder: str = "auto"
+    index: str = ""
+    wheels: Path | None = None
+    python: str = ""
+    sdists: bool = False
+    timeout_s: float = 900.0
+
+
+class Environments:
+    """All environments below `root`."""
+
+    def __init__(self, root: Path, settings: BuildSettings | None = None) -> None:
+        self.root = root
+        self._settings = settings or BuildSettings()
+
+    def find(self, lock_digest: str) -> Environment:
+        """The environment of a lock file with this hex SHA-256; `NotFound` when it is not built."""
+        try:
+            return from_json((self.root / lock_digest / _RECORD).read_bytes(), Environment)
+        except (OSError, ValueError) as error:
+            raise NotFound(
+                "the environment of this code is not built on this machine",
+                hint="deploy the version again: its environment is built before its first worker starts",
+            ) from error
+
+    def ensure(self, lock: Path, lock_digest: str, *, say: Callable[[str], None]) -> Environment:
+        """The environment of `lock`, built now if it is not there. `say` hears what is being done, line by line.
+
+        Raises:
+            StartRefused: it cannot be built; with the end of the installer's log.
+        """
+        python = self._settings.python or base_interpreter()
+        with self._alone(lock_digest):
+            with suppress(NotFound):
+                found = self.find(lock_digest)
+                if found.python == python:
+                    return found
+            builder = self._builder()
+            say(f"building the environment with {builder.name}; log {self.log(lock_digest)}")
+            return self._build(builder, lock, lock_digest, python=python)
+
+    def log(self, lock_digest: str) -> Path:
+        """What the installer said of this lock file."""
+        return self.root / f"{lock_digest}.log"
+
+    def policy(self) -> CodePolicy:
+        """What workers may use; the defaults where nothing was written."""
+        try:
+            return from_json((self.root / _POLICY).read_bytes(), CodePolicy)
+        except FileNotFoundError:
+            return CodePolicy()
+
+    def write_policy(self, policy: CodePolicy) -> None:
+        """Say what workers that are started from now on may use."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = self.root / f"{_POLICY}.new"
+        draft.write_bytes(to_json(policy))
+        draft.replace(self.root / _POLICY)
+
+    def _build(self, builder: EnvironmentBuilder, lock: Path, lock_digest: str, *, python: str) -> Environment:
+        place, final, log = self.root / f"{lock_digest}.building", self.root / lock_digest, self.log(lock_digest)
+        shutil.rmtree(place, ignore_errors=True)
+        site = place / "site"
+        site.mkdir(parents=True, mode=0o700)
+        log.unlink(missing_ok=True)
+        wish = self._settings
+        order = BuildOrder(
+            lock=lock,
+            site=site,
+            python=python,
+            log=log,
+            index=wish.index,
+            wheels=wish.wheels,
+            sdists=wish.sdists,
+            timeout_s=wish.timeout_s,
+        )
+        try:
+            builder.build(order)
+            record = Environment(python=python, site=str(final / "site"), builder=builder.name)
+            (place / _RECORD).write_bytes(to_json(record))
+            shutil.rmtree(final, ignore_errors=True)
+            place.rename(final)
+        except StartRefused as error:
+            tail = "\n".join(_tail(log))
+            raise StartRefused(f"{error.detail}\n{tail}" if tail else error.detail, hint=error.hint) from error
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        return record
+
+    def _builder(self) -> EnvironmentBuilder:
+        name = self._settings.builder
+        wanted = _IN_ORDER if name == "auto" else (name,)
+        for each in wanted:
+            builder = BUILDERS.get(each)()
+            if builder.is_available():
+                return builder
+        raise NotSupported(
+            f"the installer {quote(name)} is not on this machine" if name != "auto" else "neither uv nor pip is here",
+            hint="pip install uv",
+        )
+
+    @contextmanager
+    def _alone(self, lock_digest: str) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(self.root / f"{lock_digest}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def base_interpreter() -> str:
+    """The interpreter under this one, outside any virtual environment."""
+    return str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
+
+
+def with_source(settings: BuildSettings, *, index: str | None, wheels: Path | None) -> BuildSettings:
+    """`settings` with another index or folder of wheels, where one is given."""
+    changed = settings if index is None else replace(settings, index=index)
+    return changed if wheels is None else replace(changed, wheels=wheels)
+
+
+def _tail(log: Path) -> list[str]:
+    """The last lines that the installer wrote."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line.rstrip()[:300] for line in lines if line.strip()][-_TAIL_LINES:]

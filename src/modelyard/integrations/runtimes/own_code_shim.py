@@ -1,0 +1,502 @@
+"""Runs own code behind a Unix socket, with the interpreter and the packages of its own environment.
+
+    python -I -S -B own_code_shim.py CONFIG.json
+
+One file for Python 3.9 and later that needs NumPy and nothing of ours: it is started by path, in an environment where
+Modelyard is not installed. It raises the last wall (seccomp) before any package or model code is imported, loads the
+model once, listens on the socket that it was given, and answers frames (`inference/routing/frames.py`) one at a time.
+While a run takes long, a second thread says that the process lives; a run that takes too long ends the process.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202, ANN204, B905, BLE001, D102, FBT003, ICN001, PLR2004, PLW0603, PTH123, SIM105, SLF001, T201, UP031
+# mypy: ignore-errors
+# It runs on interpreters from 3.9 on, outside our own process: plain constructs, no annotations to evaluate.
+import ctypes
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+
+HELLO, RUN, ANSWER, FAILURE, PING, PONG = 1, 2, 3, 4, 5, 6
+EXIT_REFUSED = 78
+EXIT_HUNG = 70
+_PREFIX = struct.Struct("<IBQ")
+_LENGTH = struct.Struct("<I")
+_BESIDE_LENGTH = _PREFIX.size - _LENGTH.size
+_CHUNK = 1 << 18
+_TEXT = 2000
+_HEARTBEAT_S = 1.0
+_HARD_STOP_S = 5.0
+_DTYPES = {
+    "BOOL": "?",
+    "UINT8": "u1",
+    "UINT16": "u2",
+    "UINT32": "u4",
+    "UINT64": "u8",
+    "INT8": "i1",
+    "INT16": "i2",
+    "INT32": "i4",
+    "INT64": "i8",
+    "FP16": "f2",
+    "FP32": "f4",
+    "FP64": "f8",
+}
+
+
+class AnswerUnfit(Exception):
+    """What `predict` gave is not what the configuration promises."""
+
+
+# The part of MessagePack (its specification, "Formats") that frames are made of.
+
+
+def pack(value):
+    """MessagePack of None, numbers, text, lists and mappings."""
+    out = bytearray()
+    _pack(value, out)
+    return bytes(out)
+
+
+def _pack(value, out):
+    if value is None:
+        out.append(0xC0)
+    elif isinstance(value, float):
+        out += b"\xcb" + struct.pack(">d", value)
+    elif isinstance(value, int):
+        out += b"\xd3" + struct.pack(">q", value) if not 0 <= value < 128 else bytes((value,))
+    elif isinstance(value, str):
+        data = value.encode()
+        out += b"\xdb" + struct.pack(">I", len(data)) + data
+    elif isinstance(value, dict):
+        out += b"\xdf" + struct.pack(">I", len(value))
+        for key, item in value.items():
+            _pack(key, out)
+            _pack(item, out)
+    else:
+        out += b"\xdd" + struct.pack(">I", len(value))
+        for item in value:
+            _pack(item, out)
+
+
+_SIZED = {0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
+_TEXTS = {0xD9: ">B", 0xDA: ">H", 0xDB: ">I"}
+_LISTS = {0xDC: ">H", 0xDD: ">I"}
+
+
+def unpack(data, at=0):
+    """(value, where it ends) of text, whole numbers and lists."""
+    kind = data[at]
+    at += 1
+    if kind < 0x80:
+        return kind, at
+    if 0x90 <= kind < 0xA0:
+        return _unpack_list(data, at, kind & 0x0F)
+    if 0xA0 <= kind < 0xC0:
+        end = at + (kind & 0x1F)
+        return data[at:end].decode(), end
+    if kind in _SIZED:
+        form = _SIZED[kind]
+        return struct.unpack_from(form, data, at)[0], at + struct.calcsize(form)
+    if kind in _TEXTS:
+        form = _TEXTS[kind]
+        size = struct.unpack_from(form, data, at)[0]
+        at += struct.calcsize(form)
+        return data[at : at + size].decode(), at + size
+    if kind in _LISTS:
+        form = _LISTS[kind]
+        return _unpack_list(data, at + struct.calcsize(form), struct.unpack_from(form, data, at)[0])
+    raise ValueError("a frame holds what frames do not hold")
+
+
+def _unpack_list(data, at, count):
+    items = []
+    for _ in range(count):
+        item, at = unpack(data, at)
+        items.append(item)
+    return items, at
+
+
+def frame(kind, number, payload=b""):
+    """A whole frame."""
+    return _PREFIX.pack(_BESIDE_LENGTH + len(payload), kind, number) + payload
+
+
+def unpack_tensors(payload):
+    """Arrays by name; numbers share the payload's memory and are read-only."""
+    size = _LENGTH.unpack_from(payload)[0]
+    at = _LENGTH.size + size
+    heads, _ = unpack(payload[_LENGTH.size : at])
+    tensors = {}
+    for name, kind, shape, length in heads:
+        if kind == "O":
+            tensors[name] = _unpack_texts(payload[at : at + length]).reshape(shape)
+        else:
+            dtype = numpy.dtype(kind)
+            tensors[name] = numpy.frombuffer(payload, dtype, length // dtype.itemsize, at).reshape(shape)
+        at += length
+    return tensors
+
+
+def pack_tensors(tensors):
+    """Arrays by name as a payload."""
+    heads, bodies = [], []
+    for name, array in tensors.items():
+        if array.dtype.hasobject:
+            body, kind = b"".join(_LENGTH.pack(len(item)) + item for item in array.ravel()), "O"
+        else:
+            body, kind = numpy.ascontiguousarray(array).tobytes(), array.dtype.str
+        heads.append([name, kind, list(array.shape), len(body)])
+        bodies.append(body)
+    head = pack(heads)
+    return b"".join((_LENGTH.pack(len(head)), head, *bodies))
+
+
+def _unpack_texts(data):
+    values, at = [], 0
+    while at < len(data):
+        size = _LENGTH.unpack_from(data, at)[0]
+        at += _LENGTH.size
+        values.append(data[at : at + size])
+        at += size
+    array = numpy.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+class Model:
+    """The code of the bundle, between the arrays of requests and those of answers."""
+
+    def __init__(self, config):
+        self.inputs = config["inputs"]
+        self.outputs = config["outputs"]
+        self.as_frame = config["inputs_as"] == "frame"
+        sys.path.insert(0, config["package"])
+        import predict
+
+        if self.as_frame:
+            global pandas
+            import pandas
+        loaded = predict.load(config["package"])
+        if loaded is not None:
+            predict.model = loaded
+        self._predict = predict.predict
+
+    def run(self, tensors):
+        """The promised outputs for one batch."""
+        answer = self._predict(self._frame(tensors) if self.as_frame else tensors)
+        named = self._named(answer)
+        return {spec["name"]: _fit(named, spec) for spec in self.outputs}
+
+    def _frame(self, tensors):
+        columns = {}
+        for spec in self.inputs:
+            column = tensors[spec["name"]].reshape(-1)
+            columns[spec["name"]] = _decoded(column) if spec["datatype"] == "BYTES" else column
+        return pandas.DataFrame(columns)
+
+    def _named(self, answer):
+        if isinstance(answer, dict):
+            return answer
+        if hasattr(answer, "columns") and hasattr(answer, "to_numpy"):
+            if len(self.outputs) == 1 and self.outputs[0]["name"] not in answer.columns:
+                return {self.outputs[0]["name"]: answer.to_numpy()}
+            return {str(name): answer[name].to_numpy() for name in answer.columns}
+        if hasattr(answer, "to_numpy"):
+            answer = answer.to_numpy()
+        if len(self.outputs) == 1:
+            return {self.outputs[0]["name"]: answer}
+        if isinstance(answer, (list, tuple)) and len(answer) == len(self.outputs):
+            return {spec["name"]: item for spec, item in zip(self.outputs, answer)}
+        names = ", ".join(spec["name"] for spec in self.outputs)
+        raise AnswerUnfit("predict gave a %s where outputs by name are wanted: %s" % (type(answer).__name__, names))
+
+
+def _decoded(column):
+    texts = numpy.empty(len(column), dtype=object)
+    texts[:] = [item.decode("utf-8", "replace") for item in column]
+    return texts
+
+
+def _fit(named, spec):
+    """One output in its promised datatype and shape, or `AnswerUnfit`."""
+    name, wanted = spec["name"], spec["shape"]
+    if name not in named:
+        raise AnswerUnfit("predict gave no output %r, only %s" % (name, ", ".join(sorted(map(str, named)))[:200]))
+    array = numpy.asarray(named[name])
+    if spec["datatype"] == "BYTES":
+        array = _as_bytes(array)
+    else:
+        dtype = numpy.dtype(_DTYPES[spec["datatype"]])
+        if array.dtype != dtype:
+            if not _castable(array, dtype):
+                raise AnswerUnfit("the output %r is %s, promised is %s" % (name, array.dtype, spec["datatype"]))
+            array = array.astype(dtype)
+    if array.ndim == len(wanted) - 1 and wanted[-1] == 1:
+        array = array.reshape((*array.shape, 1))
+    elif array.ndim == len(wanted) + 1 and array.shape[-1] == 1:
+        array = array.reshape(array.shape[:-1])
+    fits = array.ndim == len(wanted) and all(want in (-1, size) for want, size in zip(wanted, array.shape))
+    if not fits:
+        raise AnswerUnfit("the output %r has the shape %s, promised is %s" % (name, list(array.shape), list(wanted)))
+    return array
+
+
+def _castable(array, dtype):
+    if numpy.can_cast(array.dtype, dtype, "same_kind"):
+        return True
+    whole = array.dtype.kind in "iu" and dtype.kind in "iu"
+    return array.dtype.kind == "O" or (whole and array.size and (array.astype(dtype) == array).all())
+
+
+def _as_bytes(array):
+    values = numpy.empty(array.size, dtype=object)
+    values[:] = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()]
+    return values.reshape(array.shape)
+
+
+class Connection:
+    """One model server that asks. The heartbeat writes too, so writing is under a lock."""
+
+    def __init__(self, channel):
+        self.channel = channel
+        self.buffer = bytearray()
+        self.lock = threading.Lock()
+
+    def send(self, data):
+        with self.lock:
+            try:
+                self.channel.sendall(data)
+            except OSError:
+                pass  # it is gone: reading will say so
+
+    def frames(self, data):
+        buffer = self.buffer
+        buffer += data
+        while len(buffer) >= _PREFIX.size:
+            length, kind, number = _PREFIX.unpack_from(buffer)
+            end = _LENGTH.size + length
+            if len(buffer) < end:
+                return
+            payload = bytes(memoryview(buffer)[_PREFIX.size : end])
+            del buffer[:end]
+            yield kind, number, payload
+
+
+class Server:
+    """Listens, runs one batch at a time on the main thread, and watches over it from another."""
+
+    def __init__(self, model, listener, hello, limit_s):
+        self.model = model
+        self.listener = listener
+        self.hello = hello
+        self.limit_s = limit_s
+        self.connections = {}
+        self.busy = None
+        self.stopping = False
+        self.selector = selectors.DefaultSelector()
+
+    def serve(self):
+        """Answer until SIGTERM; what has been read by then is answered."""
+        wake, woken = socket.socketpair()
+        for end in (wake, woken):
+            end.setblocking(False)
+        signal.set_wakeup_fd(woken.fileno())
+        signal.signal(signal.SIGTERM, self._stop)
+        self.listener.setblocking(False)
+        self.selector.register(self.listener, selectors.EVENT_READ, None)
+        self.selector.register(wake, selectors.EVENT_READ, wake)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        while not self.stopping:
+            for key, _ in self.selector.select():
+                if key.data is None:
+                    self._accept()
+                elif key.data is wake:
+                    wake.recv(64)
+                else:
+                    self._read(key.data)
+
+    def _stop(self, number, stack):
+        self.stopping = True
+
+    def _accept(self):
+        try:
+            channel, _ = self.listener.accept()
+        except OSError:
+            return
+        channel.setblocking(True)
+        connection = Connection(channel)
+        self.connections[channel.fileno()] = connection
+        self.selector.register(channel, selectors.EVENT_READ, connection)
+        connection.send(frame(HELLO, 0, self.hello))
+
+    def _read(self, connection):
+        try:
+            data = connection.channel.recv(_CHUNK)
+        except OSError:
+            data = b""
+        if not data:
+            self.selector.unregister(connection.channel)
+            self.connections.pop(connection.channel.fileno(), None)
+            connection.channel.close()
+            return
+        for kind, number, payload in connection.frames(data):
+            if kind == RUN:
+                self._run(connection, number, payload)
+            elif kind == PING:
+                connection.send(frame(PONG, number))
+
+    def _run(self, connection, number, payload):
+        self.busy = (time.monotonic(), connection, number)
+        try:
+            answer = frame(ANSWER, number, pack_tensors(self.model.run(unpack_tensors(payload))))
+        except Exception as error:
+            traceback.print_exc(limit=-8)
+            answer = frame(FAILURE, number, pack({"text": ("%s: %s" % (type(error).__name__, error))[:_TEXT]}))
+        self.busy = None
+        connection.send(answer)
+
+    def _watch(self):
+        """Every second: postpone the kernel's alarm, say that a long run is under way, end one that is too long."""
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, self.limit_s + _HARD_STOP_S)
+            time.sleep(_HEARTBEAT_S)
+            busy = self.busy
+            if busy is None:
+                continue
+            began, connection, number = busy
+            took = time.monotonic() - began
+            if took > self.limit_s:
+                text = "predict() did not return within %g s" % self.limit_s
+                for thread, stack in sys._current_frames().items():
+                    if thread == threading.main_thread().ident:
+                        traceback.print_stack(stack, limit=-8)
+                connection.send(frame(FAILURE, number, pack({"text": text})))
+                print(text, file=sys.stderr, flush=True)
+                os._exit(EXIT_HUNG)
+            for each in list(self.connections.values()):
+                each.send(frame(PONG, 0))
+
+
+def raise_wall(code):
+    """Put the seccomp filter over this process; False when the kernel does not take it (seccomp(2))."""
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+    buffer = ctypes.create_string_buffer(code)
+    program = Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0
+
+
+def take_title(title):
+    """Write `title` over the memory of the command line, which is what `ps` shows (proc(5), arg_start)."""
+    try:
+        with open("/proc/self/stat", "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        text = title.encode()[: end - start - 1]
+        ctypes.memmove(start, text + b"\0" * (end - start - len(text)), end - start)
+        ctypes.CDLL(None).prctl(15, title.encode()[-15:], 0, 0, 0)
+    except (OSError, ValueError, IndexError):
+        pass  # only the name in lists of processes
+
+
+def warm_up(model, config):
+    """Seconds of one run. Where the bundle gives an example it must be answered; made-up rows may be refused."""
+    tensors = {item["name"]: _tensor(item) for item in config["example"]}
+    best = None
+    for _ in range(3):
+        began = time.perf_counter()
+        try:
+            model.run(tensors)
+        except AnswerUnfit:
+            raise
+        except Exception:
+            if config["example_is_given"]:
+                raise
+            print("rows that were made up from the contract are not answered; serving all the same", file=sys.stderr)
+            traceback.print_exc(limit=-4)
+            return 0.0
+        took = time.perf_counter() - began
+        best = took if best is None else min(best, took)
+    return best
+
+
+def _tensor(item):
+    if item["datatype"] == "BYTES":
+        values = numpy.empty(len(item["data"]), dtype=object)
+        values[:] = [str(value).encode() for value in item["data"]]
+        return values.reshape(item["shape"])
+    return numpy.array(item["data"], dtype=_DTYPES[item["datatype"]]).reshape(item["shape"])
+
+
+def memory_bytes():
+    """Resident memory of this process."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main(argv):
+    """Serve until the end; the exit code."""
+    with open(argv[1], "rb") as stream:
+        config = json.load(stream)
+    take_title(config["title"])
+    code = bytes.fromhex(config["filter"])
+    if code and not raise_wall(code) and config["wall_needed"]:
+        print("no wall stands between this code and the network; it is not run", file=sys.stderr)
+        return EXIT_REFUSED
+    began = time.perf_counter()
+    try:
+        global numpy
+        import site
+
+        sys.prefix = sys.exec_prefix = config["environment"]
+        site.addsitedir(config["site"])
+        import numpy
+
+        before = memory_bytes()
+        model = Model(config)
+        run_s = warm_up(model, config)
+    except BaseException as error:
+        traceback.print_exc(limit=-12)
+        print(_why(error), file=sys.stderr, flush=True)
+        return EXIT_REFUSED
+    hello = {
+        "pid": os.getpid(),
+        "digest": config["digest"],
+        "device": "cpu",
+        "memory_bytes": max(0, memory_bytes() - before),
+        "load_s": time.perf_counter() - began,
+        "run_s": run_s,
+    }
+    listener = socket.socket(fileno=config["listener_fd"])
+    listener.listen(64)
+    if config["ready_fd"] is not None:
+        try:
+            os.write(config["ready_fd"], b"ready\n")
+        except BrokenPipeError:
+            pass
+        os.close(config["ready_fd"])
+    Server(model, listener, pack(hello), config["run_limit_s"]).serve()
+    return 0
+
+
+def _why(error):
+    if isinstance(error, ModuleNotFoundError):
+        return "the code imports %s, which requirements.lock does not name" % error.name
+    if isinstance(error, SystemExit):
+        return "the code ended the process with exit(%s) while it was loaded" % error.code
+    return ("the code cannot be loaded: %s: %s" % (type(error).__name__, error))[:_TEXT].replace("\n", " ")
+
+
+if __name__ == "__main__":
+    status = main(sys.argv)
+    sys.stderr.flush()
+    os._exit(status)
