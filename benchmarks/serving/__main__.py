@@ -42,7 +42,7 @@ class Run:
         self._models = place / "models"
         self._names = [] if given.peers == "none" else given.peers.split(",")
         self.command = (
-            f"python -m benchmarks.serving --peers {given.peers} --rounds {given.rounds} --seconds {given.seconds:g}"
+            f"python -m benchmarks.serving --peers {given.peers} --rounds {given.rounds} --seconds {given.seconds}"
         )
         self.starts: dict[str, list[float]] = {}
         self.held: dict[str, Memory] = {}
@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", default=_DEFAULT)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()

@@ -68,9 +68,9 @@ def write_script(path: Path, bodies: Sequence[bytes], headers: dict[str, str]) -
     path.write_text(_SCRIPT % {"headers": lines, "bodies": data, "first": 0})
 
 
-def drive(url: str, script: Path, *, connections: int, seconds: float, core: str | None, pids: Sequence[int]) -> Sample:
+def drive(url: str, script: Path, *, connections: int, seconds: int, core: str | None, pids: Sequence[int]) -> Sample:
     """One round. `core` is where the load runs; the CPU time of the process trees of `pids` is booked."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}", "--latency", "-s", str(script), url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", str(script), url]
     if core is not None:
         command = ["taskset", "-c", core, *command]
     before = cpu_seconds(pids)

@@ -27,7 +27,7 @@ _BODIES = {"s": 256, "m": 256, "r": 64}
 class Rounds:
     """Collects samples, one a round, for each case and server."""
 
-    def __init__(self, servers: Mapping[str, Server], models: Path, *, seconds: float) -> None:
+    def __init__(self, servers: Mapping[str, Server], models: Path, *, seconds: int) -> None:
         self.samples: dict[tuple[str, str], list[Sample]] = {}
         self.kernel: list[float] = []
         self._servers = servers

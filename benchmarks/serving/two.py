@@ -10,7 +10,7 @@ from benchmarks.serving.servers import start
 _CONNECTIONS = 64
 
 
-def two_against_one(models: Path, *, rounds: int, seconds: float) -> tuple[float, ...]:
+def two_against_one(models: Path, *, rounds: int, seconds: int) -> tuple[float, ...]:
     """Ratios of the rates of `modelyard serve m.onnx --workers 2` and `--workers 1`, round by round."""
     model = MODELS["m"]
     servers = [start(Serve("m", workers=workers), models, core=None) for workers in (1, 2)]

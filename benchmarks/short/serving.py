@@ -12,7 +12,7 @@ from benchmarks.serving.pinning import LOAD_CORE, SERVER_CORE
 from benchmarks.serving.servers import Server, start
 
 _COMMAND = "python -m benchmarks.serving --peers none"
-_CONNECTIONS, _SECONDS, _WARM_S = 64, 2.0, 1.0
+_CONNECTIONS, _SECONDS, _WARM_S = 64, 2, 1
 
 
 def measure(rounds: int = 5) -> list[Figure]:
@@ -30,7 +30,7 @@ def measure(rounds: int = 5) -> list[Figure]:
             servers.append(start(Modelyard("modelyard", everything=True), models, core=SERVER_CORE))
             scripts = [_script(Path(place), server) for server in servers]
 
-            def once(index: int, seconds: float) -> Sample:
+            def once(index: int, seconds: int) -> Sample:
                 server = servers[index]
                 return drive(
                     server.url(model),
