@@ -6,6 +6,7 @@ Where workers run is an orchestrator's business; they are reached by name.
 
 from typing import Final
 
+from modelyard.control.deployments.preparation import EnvironmentPreparer
 from modelyard.control.deployments.reconciler import Pace, Reconciler
 from modelyard.control.deployments.service import Deployments, Wish
 from modelyard.control.deployments.store import TOPIC, Publish, service_routes, services_using
@@ -23,6 +24,7 @@ __all__ = [
     "TOPIC",
     "Addresses",
     "Deployments",
+    "EnvironmentPreparer",
     "Pace",
     "Publish",
     "Reconciler",

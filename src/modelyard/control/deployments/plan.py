@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from modelyard.control.deployments.preparation import Preparation, PreparationState
 from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Service, Status, package_directory
 from modelyard.domain.contract import Isolation
 from modelyard.domain.routing import BackendStatus, ServerReport
@@ -30,13 +31,20 @@ CRASHES: Final = 3
 class Observed:
     """What is seen now. `servers` are those that reported lately, without a gap since `alive_since` (Unix seconds).
 
-    `packages` is the directory of all packages.
+    `packages` is the directory of all packages. `preparations` are those of revisions of this service whose package
+    needs something built on this machine first.
     """
 
     servers: Sequence[ServerReport] = ()
     alive_since: float = 0.0
     replicas: Mapping[str, Replica] = field(default_factory=dict)
     packages: str = ""
+    preparations: Mapping[int, Preparation] = field(default_factory=dict)
+
+    def is_prepared(self, revision: int) -> bool:
+        """Whether nothing has to be built before workers of `revision` can start."""
+        preparation = self.preparations.get(revision)
+        return preparation is None or preparation.state is PreparationState.READY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +104,9 @@ def replica_id(project: str, service: str, revision: int, index: int) -> str:
 def judge(service: Service, revision: int, observed: Observed) -> Readiness:
     """How ready `revision` is, by what orchestrator and servers say."""
     spec = service.spec(revision)
+    if not observed.is_prepared(revision):
+        preparation = observed.preparations[revision]
+        return Readiness(failed=preparation.state is PreparationState.FAILED, reason=preparation.reason)
     workers: tuple[str, ...] = ()
     if spec.isolation is Isolation.PROCESS:
         of_workers = _judge_workers(service, revision, observed)
@@ -135,8 +146,11 @@ def _advance(service: Service, observed: Observed, *, now: float, patience_s: fl
     readiness = judge(service, status.candidate, observed)
     if readiness.ready:
         return _switch(service, status.candidate)
-    deadline = max(status.since, observed.alive_since) + patience_s
-    if readiness.failed or (observed.servers and now >= deadline):
+    preparation = observed.preparations.get(status.candidate)
+    began = max(status.since, observed.alive_since, 0.0 if preparation is None else preparation.at)
+    building = preparation is not None and preparation.state is PreparationState.BUILDING
+    late_now = bool(observed.servers) and not building and now >= began + patience_s
+    if readiness.failed or late_now:
         late = "" if readiness.failed else f"not ready after {patience_s:g} s: "
         return _give_up(service, status.candidate, late + readiness.reason)
     workers = {**status.workers, str(status.candidate): readiness.workers} if readiness.workers else status.workers
@@ -302,7 +316,8 @@ def _replicas(service: Service, revision: int, observed: Observed) -> list[Repli
 
 
 def _missing(service: Service, observed: Observed, revisions: Sequence[int]) -> tuple[ReplicaSpec, ...]:
-    wanted = [replica for number in revisions for replica in _replicas(service, number, observed)]
+    prepared = [number for number in revisions if observed.is_prepared(number)]
+    wanted = [replica for number in prepared for replica in _replicas(service, number, observed)]
     return tuple(replica for replica in wanted if replica.id not in observed.replicas)
 
 

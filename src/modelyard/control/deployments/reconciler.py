@@ -8,12 +8,14 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from modelyard.control.deployments import store
 from modelyard.control.deployments.plan import GRACE_S, PATIENCE_S, Observed, Plan, owner_prefix, plan
+from modelyard.control.deployments.preparation import Preparation, Prepare, nothing_to_prepare
 from modelyard.control.deployments.service import Deployments
-from modelyard.control.deployments.state import Service
+from modelyard.control.deployments.state import Service, package_directory
 from modelyard.control.deployments.store import Stored
 from modelyard.control.history import append
 from modelyard.control.identity import system_actor
@@ -41,13 +43,20 @@ class Reconciler:
     """One thread that looks after all services. `start` once; `stop` waits for the pass that runs."""
 
     def __init__(
-        self, deployments: Deployments, *, board: Board, orchestrators: Mapping[str, Orchestrator], pace: Pace
+        self,
+        deployments: Deployments,
+        *,
+        board: Board,
+        orchestrators: Mapping[str, Orchestrator],
+        pace: Pace,
+        prepare: Prepare = nothing_to_prepare,
     ) -> None:
         self._deployments = deployments
         self._database = deployments.database
         self._board = board
         self._orchestrators = orchestrators
         self._pace = pace
+        self._prepare = prepare
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
@@ -100,7 +109,8 @@ class Reconciler:
         seen = replicas.get(target)
         if seen is None and any(rev.spec.isolation is Isolation.PROCESS for rev in service.revisions.values()):
             return False  # nothing is known of its workers: leave everything as it is
-        made = plan(service, self._observe(seen or {}), now=self._now(), patience_s=self._pace.patience_s)
+        observed = replace(self._observe(seen or {}), preparations=self._preparations(service))
+        made = plan(service, observed, now=self._now(), patience_s=self._pace.patience_s)
         orchestrator = self._orchestrators.get(target)
         if orchestrator is not None:
             made = self._start(orchestrator, made)
@@ -118,6 +128,20 @@ class Reconciler:
             replicas=replicas,
             packages=str(self._deployments.packages),
         )
+
+    def _preparations(self, service: Service) -> dict[int, Preparation]:
+        """What has to be built before workers of the service's revisions can start; building begins here."""
+        found = {}
+        for number in {service.status.live, service.status.candidate, service.status.goal} - {None}:
+            if number is None or number in service.status.failed:
+                continue
+            spec = service.spec(number)
+            if spec.isolation is Isolation.PROCESS:
+                package = Path(package_directory(str(self._deployments.packages), spec.digest))
+                known = self._prepare((service.project, service.name, number), package, self._woken.set)
+                if known is not None:
+                    found[number] = known
+        return found
 
     def _start(self, orchestrator: Orchestrator, made: Plan) -> Plan:
         for replica in made.start:

@@ -24,7 +24,7 @@ Project = Annotated[str | None, Query(pattern=NAME, max_length=63, description="
 IfMatch = Annotated[str | None, Header(max_length=500)]
 
 
-@router.get("/services")
+@router.get("/services", summary="List services")
 def list_services(request: Request, *, project: Project = None) -> dict[str, Any]:
     """All services that the caller may see."""
     deployments = parts_of(request).get(Deployments)
@@ -33,7 +33,7 @@ def list_services(request: Request, *, project: Project = None) -> dict[str, Any
     return {"items": [_document(request, stored) for stored in found], "next_cursor": None}
 
 
-@router.post("/services", status_code=202)
+@router.post("/services", summary="Create or change a service", status_code=202)
 def create_service(
     request: Request,
     body: NewService,
@@ -48,7 +48,7 @@ def create_service(
     return _apply(request, wish, idempotency_key=idempotency_key, if_match=if_match)
 
 
-@router.put("/services/{service}", status_code=202)
+@router.put("/services/{service}", summary="Create or change a service by name", status_code=202)
 def put_service(
     request: Request, service: ServiceName, body: ServiceBody, *, project: Project = None, if_match: IfMatch = None
 ) -> Response:
@@ -57,7 +57,7 @@ def put_service(
     return _apply(request, wish, idempotency_key=None, if_match=if_match)
 
 
-@router.get("/services/{service}")
+@router.get("/services/{service}", summary="How a service stands, and how to ask it")
 def show_service(request: Request, service: ServiceName, *, project: Project = None) -> Response:
     """A service: what was asked, what answers, how far it is and why; how to ask it, with a request that works."""
     who = caller(request)
@@ -66,7 +66,7 @@ def show_service(request: Request, service: ServiceName, *, project: Project = N
     return JSONResponse(document | _how_to_ask(request, document), headers={"ETag": stored.etag})
 
 
-@router.delete("/services/{service}", status_code=202)
+@router.delete("/services/{service}", summary="Take a service away", status_code=202)
 def delete_service(
     request: Request, service: ServiceName, *, project: Project = None, if_match: IfMatch = None
 ) -> Response:
@@ -76,7 +76,7 @@ def delete_service(
     return Response(status_code=202)
 
 
-@router.get("/services/{service}/revisions")
+@router.get("/services/{service}/revisions", summary="Every change of a service")
 def list_revisions(
     request: Request,
     service: ServiceName,
@@ -98,7 +98,7 @@ def list_revisions(
     return page.document(revision_document)
 
 
-@router.post("/services/{service}/rollback", status_code=202)
+@router.post("/services/{service}/rollback", summary="Go back to an earlier revision", status_code=202)
 def roll_back(
     request: Request,
     service: ServiceName,

@@ -59,7 +59,7 @@ _MULTIPART: Final = {
 }
 
 
-@router.post("/models/{model}/versions", status_code=201, openapi_extra=_MULTIPART)
+@router.post("/models/{model}/versions", summary="Upload a version", status_code=201, openapi_extra=_MULTIPART)
 async def upload_version(  # noqa: PLR0913  (one parameter a query)
     request: Request,
     name: ModelName,
@@ -107,7 +107,7 @@ async def upload_version(  # noqa: PLR0913  (one parameter a query)
     return JSONResponse(version_document(decision.version), 201, {"Location": where})
 
 
-@router.post("/uploads", status_code=201)
+@router.post("/uploads", summary="Begin a resumable upload", status_code=201)
 def create_upload(request: Request, body: NewUpload, *, project: Project = None) -> Response:
     """Begin a resumable upload: announce the files, then send their bytes one after the other with PATCH."""
     who, desk = caller(request), parts_of(request).get(UploadDesk)
@@ -125,7 +125,7 @@ def create_upload(request: Request, body: NewUpload, *, project: Project = None)
     return JSONResponse(desk.document(who, upload_id), 201, headers)
 
 
-@router.get("/uploads/{upload}")
+@router.get("/uploads/{upload}", summary="How an upload stands")
 async def show_upload(
     request: Request, upload_id: UploadId, *, accept: Annotated[str, Header(max_length=500)] = ""
 ) -> Response:
@@ -139,14 +139,14 @@ async def show_upload(
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-@router.head("/uploads/{upload}")
+@router.head("/uploads/{upload}", summary="How far an upload came")
 def upload_offset(request: Request, upload_id: UploadId) -> Response:
     """Where an unfinished upload stands: `Upload-Offset` and `Upload-Length`."""
     upload = parts_of(request).get(UploadDesk).resumable(caller(request), upload_id)
     return Response(status_code=204, headers=_offset_headers(upload, upload.offset))
 
 
-@router.patch("/uploads/{upload}", status_code=204)
+@router.patch("/uploads/{upload}", summary="Send a piece", status_code=204)
 async def append_upload(
     request: Request, upload_id: UploadId, *, upload_offset: Annotated[int, Header(ge=0, le=1 << 50)]
 ) -> Response:
@@ -169,7 +169,7 @@ async def append_upload(
     return Response(status_code=204, headers=_offset_headers(upload, offset))
 
 
-@router.post("/uploads/{upload}/finish", status_code=202)
+@router.post("/uploads/{upload}/finish", summary="Have an upload checked", status_code=202)
 def finish_upload(request: Request, upload_id: UploadId) -> Response:
     """All bytes are there: have them checked."""
     desk, who = parts_of(request).get(UploadDesk), caller(request)
@@ -177,7 +177,7 @@ def finish_upload(request: Request, upload_id: UploadId) -> Response:
     return JSONResponse(desk.document(who, upload_id), 202, {"Location": f"/api/v1/uploads/{upload_id}"})
 
 
-@router.delete("/uploads/{upload}", status_code=204)
+@router.delete("/uploads/{upload}", summary="Give an upload up", status_code=204)
 def abandon_upload(request: Request, upload_id: UploadId) -> Response:
     """Give an unfinished upload up; its bytes are removed."""
     parts_of(request).get(UploadDesk).abandon(caller(request), upload_id)

@@ -14,14 +14,14 @@ from modelyard.domain.errors.base import quote
 router = APIRouter(tags=["nodes"])
 
 
-@router.get("/nodes")
+@router.get("/nodes", summary="What runs where")
 def list_nodes(request: Request) -> dict[str, Any]:
     """The machines of the platform, their servers, and which model runs where and why."""
     require_everywhere(caller(request), Verb.READ)
     return {"items": node_documents(parts_of(request).get(Board)), "next_cursor": None}
 
 
-@router.get("/nodes/{node}")
+@router.get("/nodes/{node}", summary="One machine")
 def show_node(request: Request, name: Annotated[str, Path(alias="node", max_length=255)]) -> dict[str, Any]:
     """One machine."""
     require_everywhere(caller(request), Verb.READ)
