@@ -148,6 +148,7 @@ for n in range(100000):
 """
 
 
+@pytest.mark.slow
 def test_killing_a_writer_loses_nothing_that_was_acknowledged(database):
     for _ in range(3):
         with subprocess.Popen(

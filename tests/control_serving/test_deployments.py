@@ -266,6 +266,7 @@ def test_the_control_plane_may_be_killed_while_predictions_go_on_and_finds_its_s
     assert serving.ask("kept", 1).headers["x-revision"] == "2"
 
 
+@pytest.mark.slow
 def test_a_revoked_key_leaves_the_table_within_five_seconds(tmp_path: Path) -> None:
     control = Control(tmp_path / "data", options={"auth": "required"}).start()
     try:

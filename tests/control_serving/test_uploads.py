@@ -133,6 +133,7 @@ def test_a_followed_refusal_ends_with_its_problem(shared_control: Control) -> No
     assert problem["code"] == "weights_format"
 
 
+@pytest.mark.slow
 def test_a_resumable_upload_goes_on_where_it_stood(tmp_path: Path) -> None:
     announced, data = concatenated(bundle())
     control = Control(tmp_path / "data").start()

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from protocol_models import signature, spec
@@ -119,6 +120,7 @@ def mutated(draw: st.DrawFn) -> tuple[dict[str, tuple[str, list[int]]], bytes]:
 X = {"x": ("FP32", [-1, 2])}
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(mutated())
 @example((X, b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2],"data":[1,2]}]}'))

@@ -18,7 +18,14 @@ CASES = [
 REFUSED = [case for case in CASES if case["id"] not in {"U000", "C20"}]
 
 
-@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["id"])
+HUGE = {"G05", "H14", "D10", "F17", "E18"}
+"""Cases whose files take longest to build."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] if case["id"] in HUGE else [], id=case["id"]) for case in REFUSED],
+)
 def test_a_bad_bundle_is_refused_with_its_code_and_nothing_runs(
     case: dict[str, Any], corpus: Callable[[str], Any], inspect: Callable[..., Inspection], tmp_path: Path
 ) -> None:
