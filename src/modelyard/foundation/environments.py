@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import NotFound, NotSupported, StartRefused
 from modelyard.foundation.documents import from_json, to_json
 from modelyard.foundation.registry import Registry
+from modelyard.foundation.settings import EnvironmentSettings
 from modelyard.ports.environments import BuildOrder, EnvironmentBuilder
 
 BUILDERS: Final = Registry[EnvironmentBuilder](
@@ -105,6 +106,10 @@ class Environments:
         """What the installer said of this lock file."""
         return self.root / f"{lock_digest}.log"
 
+    def last_line(self, lock_digest: str) -> str:
+        """The last thing that the installer said of this lock file."""
+        return next(reversed(_tail(self.log(lock_digest))), "")
+
     def policy(self) -> CodePolicy:
         """What workers may use; the defaults where nothing was written."""
         try:
@@ -120,8 +125,10 @@ class Environments:
         draft.replace(self.root / _POLICY)
 
     def _build(self, builder: EnvironmentBuilder, lock: Path, lock_digest: str, *, python: str) -> Environment:
-        place, final, log = self.root / f"{lock_digest}.building", self.root / lock_digest, self.log(lock_digest)
-        shutil.rmtree(place, ignore_errors=True)
+        place = self.root / f"{lock_digest}.building-{os.getpid()}"
+        final, log = self.root / lock_digest, self.log(lock_digest)
+        for left in self.root.glob(f"{lock_digest}.building-*"):  # of a builder that died: the lock is ours
+            shutil.rmtree(left, ignore_errors=True)
         site = place / "site"
         site.mkdir(parents=True, mode=0o700)
         log.unlink(missing_ok=True)
@@ -177,10 +184,21 @@ def base_interpreter() -> str:
     return str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
 
 
-def with_source(settings: BuildSettings, *, index: str | None, wheels: Path | None) -> BuildSettings:
-    """`settings` with another index or folder of wheels, where one is given."""
-    changed = settings if index is None else replace(settings, index=index)
-    return changed if wheels is None else replace(changed, wheels=wheels)
+def environments_of(root: Path, settings: EnvironmentSettings) -> Environments:
+    """The environments below `root`, built and used as `settings` say; the policy of workers is written."""
+    build = BuildSettings(
+        builder=settings.builder,
+        index=settings.index,
+        wheels=Path(settings.wheel_folder) if settings.wheel_folder else None,
+        python=settings.python,
+        sdists=settings.allow_sdists,
+        timeout_s=settings.build_timeout_s,
+    )
+    environments = Environments(root, build)
+    environments.write_policy(
+        CodePolicy(memory_bytes=settings.memory_mib << 20, run_limit_s=settings.run_limit_s, network=settings.network)
+    )
+    return environments
 
 
 def _tail(log: Path) -> list[str]:

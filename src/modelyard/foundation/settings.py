@@ -147,6 +147,29 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentSettings:
+    """Own code (`predict.py`): where its packages come from, and what its workers may use."""
+
+    builder: str = setting("auto", "Which installer builds environments.", choices=("auto", "uv", "pip"))
+    wheel_folder: str = setting("", "A folder of wheels that is asked first; with no index, nothing else is.")
+    index: str = setting(
+        "",
+        'A package index; "default" is the one the installer is set up with on this machine, empty asks none.',
+        unit="URL",
+    )
+    python: str = setting("", "The interpreter of own code; empty is the one that Modelyard stands on.")
+    allow_sdists: bool = setting(
+        default=False, text="Whether source distributions are installed, whose build runs code outside any wall."
+    )
+    build_timeout_s: float = setting(900.0, "How long one build may take.", unit="seconds", low=1, high=86_400)
+    memory_mib: int = setting(4096, "Address space of one worker of own code.", unit="MiB", low=256, high=2**24)
+    run_limit_s: float = setting(
+        60.0, "How long one call of predict may take before its worker is ended.", unit="seconds", low=0.1, high=86_400
+    )
+    network: bool = setting(default=False, text="Whether own code may open network connections.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What the processes say, one line of JSON an event, on their log."""
 
@@ -166,6 +189,7 @@ class Settings:
     uploads: UploadSettings = field(default_factory=UploadSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    environments: EnvironmentSettings = field(default_factory=EnvironmentSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

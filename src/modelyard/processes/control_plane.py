@@ -23,7 +23,15 @@ import msgspec
 
 from modelyard.control.api import create_app, end_streams, open_parts, problem
 from modelyard.control.catalog import VersionRecord, VersionUsers, find_model, set_alias
-from modelyard.control.deployments import ORCHESTRATORS, Addresses, Deployments, Pace, Reconciler, services_using
+from modelyard.control.deployments import (
+    ORCHESTRATORS,
+    Addresses,
+    Deployments,
+    EnvironmentPreparer,
+    Pace,
+    Reconciler,
+    services_using,
+)
 from modelyard.control.intake import (
     IntakeParts,
     Step,
@@ -39,6 +47,7 @@ from modelyard.control.records import ControlParts, Transaction
 from modelyard.control.traffic import InternalApp, Publisher, TableFeed
 from modelyard.domain.errors import ModelyardError, quote
 from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.foundation.environments import environments_of
 from modelyard.foundation.http import (
     AsgiHandler,
     EdgeLimits,
@@ -154,7 +163,13 @@ class ControlPlane:
             parts.database, publish=publisher, packages=self.places.packages, targets=orchestrators
         )
         reconciler = Reconciler(
-            deployments, board=board, orchestrators=orchestrators, pace=_struct(Pace, self.config.pace)
+            deployments,
+            board=board,
+            orchestrators=orchestrators,
+            pace=_struct(Pace, self.config.pace),
+            prepare=EnvironmentPreparer(
+                environments_of(self.places.environments, self.settings.environments), parts.clock
+            ),
         )
         feed = TableFeed(parts.database, publisher)
         for kind, service in ((Board, board), (Deployments, deployments), (UploadCentre, centre), (UploadDesk, desk)):

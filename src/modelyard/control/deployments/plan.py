@@ -14,8 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from modelyard.control.deployments.preparation import Preparation, PreparationState
-from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Service, Status, package_directory
+from modelyard.control.deployments.state import (
+    NEXT_TABLE,
+    Preparation,
+    PreparationState,
+    Revision,
+    RevisionState,
+    Service,
+    Status,
+    package_directory,
+)
 from modelyard.domain.contract import Isolation
 from modelyard.domain.routing import BackendStatus, ServerReport
 from modelyard.domain.service import MOVES, Phase, ServiceSpec, Trigger

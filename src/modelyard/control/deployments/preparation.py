@@ -8,11 +8,10 @@ kept by the digest of the lock file and serves every version and service that ha
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
+from modelyard.control.deployments.state import Preparation, PreparationState
 from modelyard.domain.contract import ModelFormat
 from modelyard.domain.errors import ModelyardError
 from modelyard.domain.errors.platform import NotFound
@@ -26,23 +25,6 @@ _AT_ONCE: Final = 2
 _REASON_CHARS: Final = 1500
 Key = tuple[str, str, int]
 """Project, service, revision."""
-
-
-class PreparationState(StrEnum):
-    """How far a preparation is."""
-
-    BUILDING = "building"
-    READY = "ready"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preparation:
-    """Where a preparation stands; `at` is when that began (Unix seconds), `reason` what a person is told."""
-
-    state: PreparationState
-    reason: str
-    at: float
 
 
 class Prepare(Protocol):

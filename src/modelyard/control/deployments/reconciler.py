@@ -13,9 +13,9 @@ from typing import Final
 
 from modelyard.control.deployments import store
 from modelyard.control.deployments.plan import GRACE_S, PATIENCE_S, Observed, Plan, owner_prefix, plan
-from modelyard.control.deployments.preparation import Preparation, Prepare, nothing_to_prepare
+from modelyard.control.deployments.preparation import Prepare, nothing_to_prepare
 from modelyard.control.deployments.service import Deployments
-from modelyard.control.deployments.state import Service, package_directory
+from modelyard.control.deployments.state import Preparation, Service, package_directory
 from modelyard.control.deployments.store import Stored
 from modelyard.control.history import append
 from modelyard.control.identity import system_actor

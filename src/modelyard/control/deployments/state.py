@@ -23,6 +23,23 @@ class RevisionState(StrEnum):
     SUPERSEDED = "superseded"
 
 
+class PreparationState(StrEnum):
+    """How far a preparation is."""
+
+    BUILDING = "building"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """Where the building of what workers need stands, since `at` (Unix seconds); `reason` is what a person is told."""
+
+    state: PreparationState
+    reason: str
+    at: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
     """One numbered wish: the whole spec, who had it, when (Unix seconds) and why."""

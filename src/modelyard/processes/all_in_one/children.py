@@ -129,6 +129,7 @@ def worker_spec(places: Places, replica: ReplicaSpec) -> ChildSpec:
         "title": f"modelyard: model-worker {replica.service} {replica.id.rpartition('.')[2]}",
         "threads": replica.threads,
         "memory": replica.memory_bytes,
+        "environments": str(places.environments),
     }
     return child(
         name,
