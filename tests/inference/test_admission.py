@@ -80,6 +80,20 @@ def test_a_bucket_gives_its_rate_and_says_when_to_come_back(tmp_path: Path) -> N
     assert [bucket.take(now + 100) for _ in range(11)].count(0.0) == 10, "an idle bucket holds one second's worth"
 
 
+def test_a_high_rate_is_taken_in_shares_and_never_exceeded(tmp_path: Path) -> None:
+    limits = SharedLimits(tmp_path / "limits")
+    one, other = (limits.bucket("s", 20_000.0) for _ in range(2))  # as two processes hold them
+    passed = sum((one if turn % 3 else other).take(1000.0) == 0.0 for turn in range(60_000))
+    assert passed == 20_000, "a second's worth, to the last token"
+
+
+def test_a_share_that_was_not_used_is_not_spent_later(tmp_path: Path) -> None:
+    bucket = SharedLimits(tmp_path / "limits").bucket("s", 20_000.0)
+    assert bucket.take(1000.0) == 0.0
+    passed = sum(bucket.take(1010.0) == 0.0 for _ in range(30_000))
+    assert passed == 20_000, "an idle bucket holds one second's worth, and nothing beside it"
+
+
 def test_a_clock_that_went_back_fills_the_bucket(tmp_path: Path) -> None:
     bucket = SharedLimits(tmp_path / "limits").bucket("s", 2.0)
     assert bucket.take(5000.0) == 0.0

@@ -1,4 +1,4 @@
-"""Rates and bounds that hold for all processes of one machine together, to within one request.
+"""Rates and bounds that hold for all processes of one machine together.
 
 They live in one mapped file: a record a service with its token bucket and, for each process, what it has in flight. A
 change is made under the file's lock. A process holds a byte-range lock on its own column for as long as it lives; what
@@ -22,6 +22,9 @@ _WIDTH: Final = _HEAD + _COLUMNS
 _IN_USE: Final = _RECORDS * _WIDTH  # the cell that says how many columns were ever taken
 _BYTES: Final = (_IN_USE + 1) * 8
 _CLOCK: Final = 1  # CLOCK_MONOTONIC: one clock for all processes of a machine
+_SHARE_S: Final = 0.0005  # a process takes the tokens of so long a time at once
+_MOST_AT_ONCE: Final = 64.0
+_KEPT_S: Final = 0.005
 
 
 def machine_clock() -> float:
@@ -51,11 +54,19 @@ class SharedLimits:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else changes a record meanwhile."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self.lock()
         try:
             yield
         finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self.unlock()
+
+    def lock(self) -> None:
+        """Wait until nobody else changes a record."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def unlock(self) -> None:
+        """Let others."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def reclaim(self) -> None:
         """Empty the columns of processes that have died. To be called under the lock."""
@@ -108,30 +119,53 @@ class SharedLimits:
 
 
 class TokenBucket:
-    """Lets `rate` requests through a second, shared by all processes; an idle bucket holds one second's worth."""
+    """Lets `rate` requests through a second, shared by all processes; an idle bucket holds one second's worth.
 
-    __slots__ = ("_at", "_limits", "_size", "rate")
+    A process takes the tokens of half a millisecond at once, and at least one, so that a high rate does not cost a lock
+    a request. What it does not use within a few milliseconds is lost, never spent later: no more pass than the rate
+    allows, and below 4000 requests a second every token is taken by itself.
+    """
+
+    __slots__ = ("_at", "_left", "_limits", "_share", "_size", "_until", "rate")
 
     def __init__(self, limits: SharedLimits, at: int, rate: float) -> None:
         self._limits = limits
         self._at = at
         self._size = max(1.0, rate)
+        self._share = min(_MOST_AT_ONCE, max(1.0, rate * _SHARE_S // 1))
+        self._left = 0.0
+        self._until = 0.0
         self.rate = rate
 
     def take(self, now: float | None = None) -> float:
         """0 when the request may pass, else the seconds after which another try can succeed."""
-        cells, at = self._limits.cells, self._at
         now = machine_clock() if now is None else now
-        with self._limits.locked():
-            before = cells[at + 2]
-            if not 0.0 < before <= now:  # new, or of before the machine started
-                tokens = self._size
-            else:
-                tokens = min(self._size, cells[at + 1] + (now - before) * self.rate)
-            granted = tokens >= 1.0
-            cells[at + 1] = tokens - 1.0 if granted else tokens
-            cells[at + 2] = now
-        return 0.0 if granted else (1.0 - tokens) / self.rate
+        if self._left >= 1.0 and now < self._until:
+            self._left -= 1.0
+            return 0.0
+        limits = self._limits
+        limits.lock()
+        try:
+            return self._take_share(limits.cells, now)
+        finally:
+            limits.unlock()
+
+    def _take_share(self, cells: "memoryview[float]", now: float) -> float:
+        at = self._at
+        before = cells[at + 2]
+        tokens = self._size  # of a new bucket, or one of before the machine started
+        if 0.0 < before <= now:
+            tokens = min(tokens, cells[at + 1] + (now - before) * self.rate)
+        cells[at + 2] = now
+        if tokens < 1.0:
+            cells[at + 1] = tokens
+            self._left = 0.0
+            return (1.0 - tokens) / self.rate
+        share = min(self._share, tokens // 1)
+        cells[at + 1] = tokens - share
+        self._left = share - 1.0
+        self._until = now + _KEPT_S
+        return 0.0
 
 
 class Gate:

@@ -47,12 +47,12 @@ class AccessLog:
         lines, self._lines = self._lines, []
         if not lines:
             return
-        now = round(time(), 2)
+        now = b"%.2f" % time()
         encode = msgspec.json.encode
         text = b"".join(
             [
                 b'{"time":%b,"method":"%b","path":%b,"status":%d,"seconds":%.6f,"sent":%d}\n'
-                % (str(now).encode(), method.encode(), encode(path), status, seconds, sent)
+                % (now, method.encode(), encode(path), status, seconds, sent)
                 for method, path, status, seconds, sent in lines
             ]
         )
