@@ -283,7 +283,7 @@ def test_sigterm_drains_and_a_bad_configuration_is_refused_with_a_reason(served,
         assert client.post("/v2/models/m1/infer", json=kit.question()).status_code == 200
     assert served.stop() == 0
     lines = [json.loads(line) for line in served.log.read_text().splitlines()]
-    assert [line["message"] for line in lines if line["logger"] == "modelyard.model_server"] == [
+    assert [line["text"] for line in lines if line["logger"] == "modelyard.model_server"] == [
         "listening",
         "draining",
     ]

@@ -9,7 +9,6 @@ structured log lines to stderr.
 """
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -42,6 +41,7 @@ from modelyard.foundation.listening import bind
 from modelyard.foundation.metrics import Book
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
+from modelyard.foundation.telemetry import set_up_logging
 from modelyard.inference.admission import SharedLimits
 from modelyard.inference.grpc import GrpcListener, GrpcSettings, serve_grpc
 from modelyard.inference.routing import ACCOUNT, BoardOptions, ControlLink, Switchboard, TableStore
@@ -109,25 +109,6 @@ class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     wait_first_s: float = 30.0
     access_log: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time (Unix seconds), level, logger, message, and what `extra` gave."""
-
-    _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        line: dict[str, object] = {
-            "time": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {name: value for name, value in vars(record).items() if name not in self._OWN}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
 
 
 class ModelServer:
@@ -310,12 +291,6 @@ def _write_addresses(config: ServerConfig, addresses: Sequence[str]) -> None:
         partial.replace(path)
 
 
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-
-
 async def _serve(config: ServerConfig, arguments: ChildArguments) -> None:
     await ModelServer(config).run(arguments)
 
@@ -326,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = child_arguments(given, title="modelyard: model-server")
     try:
         config = msgspec.json.decode(arguments.config.read_bytes(), type=ServerConfig)
-        _log_to_stderr(config.log_level)
+        set_up_logging(level=config.log_level)
         _name_process(config.index)
         sys.setswitchinterval(_SWITCH_S)
         run(_serve(config, arguments))
