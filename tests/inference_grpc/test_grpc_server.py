@@ -1,5 +1,6 @@
 """The rest of the gRPC side against real model servers: pages, health, reflection, keys, TLS, deadlines, drain."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -205,7 +206,8 @@ def pepper_file(tmp_path):
 
 def test_a_call_that_takes_too_long_ends_and_is_booked(stuck, connect, ask_for, kit) -> None:
     client = connect(stuck)
-    error = client.refusal("ModelInfer", ask_for(), timeout=0.4)
+    client.ask("ServerLive")
+    error = client.refusal("ModelInfer", ask_for(), timeout=0.6)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     kit.until(lambda: stuck.figures().get(LOST % "timeout") == 1)
     late = ask_for()
@@ -307,6 +309,19 @@ def test_grpcio_is_loaded_with_the_first_connection(served, connect) -> None:
     assert "cygrpc" not in maps()
     connect(served).ask("ServerLive")
     assert "cygrpc" in maps()
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\0" * 5000, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"x" * 99]
+)
+def test_what_is_not_grpc_is_closed_and_harms_nobody(shared_server, address_of, client, ask_for, data) -> None:
+    host, _, port = address_of(shared_server).rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(data)
+        with contextlib.suppress(ConnectionResetError):
+            while connection.recv(4096):
+                pass
+    assert client.ask("ModelInfer", ask_for()).outputs
 
 
 def test_calls_stand_in_the_access_log(table, servers, connect, tmp_path, ask_for, kit) -> None:
