@@ -45,10 +45,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
             about = item.get("description") or item["schema"].get("description") or item["schema"].get("title", "")
             text.append(f"| `{item['name']}` | {item['in']} | {' '.join(about.split()).replace('|', '/')} |\n")
     said = sorted(operation["responses"].items())
-    answers = ", ".join(
-        f"{code} {answer.get('description', 'a problem document')}"
-        for code, answer in said
-    )
+    answers = ", ".join(f"{code} {answer.get('description', 'a problem document')}" for code, answer in said)
     text.append(f"\nAnswers: {answers}.\n")
     return "".join(text)
 

@@ -1,6 +1,7 @@
 """The reference page of the command line, made from the commands themselves."""
 
 from collections.abc import Iterator
+from inspect import cleandoc
 
 import click
 
@@ -54,7 +55,7 @@ def _cell(text: str) -> str:
 
 
 def _help(text: str) -> str:
-    paragraphs = [part.strip("\n") for part in text.split("\n\n")]
+    paragraphs = [part.strip("\n") for part in cleandoc(text).split("\n\n")]
     return "\n\n".join(
         f"```text\n{part.removeprefix(_BREAK).strip()}\n```" if part.startswith(_BREAK) else part for part in paragraphs
     )

@@ -52,7 +52,7 @@ ARRAYS: Final[Mapping[str, str]] = {
     "numpy.random._sfc64": "SFC64",
     "numpy.random.bit_generator": "SeedSequence __pyx_unpickle_SeedSequence",
     "numpy.random.mtrand": "RandomState",
-    "scipy.interpolate._bsplines": "BSpline",
+    "scipy.interpolate._bsplines": "BSpline _BSpline",
     "scipy.interpolate._interpolate": "interp1d PPoly",
     "scipy.interpolate.interpolate": "interp1d",
     "scipy.sparse._bsr": "bsr_array bsr_matrix",
