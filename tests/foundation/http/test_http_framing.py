@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -242,7 +243,16 @@ def test_what_is_recalled_is_what_the_strict_reader_says(heads):
     for first, lines in heads:
         for follow in (lines, [HOST, *lines]):
             raw = first + b"".join(follow) + b"\r\n"
-            assert outcome(recall_head, raw, RULES, memory) == outcome(read_head, raw, RULES)
+            for _ in range(3):  # learned, put together from what was learned, kept whole
+                assert outcome(recall_head, raw, RULES, memory) == outcome(read_head, raw, RULES)
+
+
+def test_a_head_that_was_kept_belongs_to_one_address():
+    memory = HeadMemory()
+    raw = b"PUT /echo HTTP/1.1\r\n%bContent-Length: 3\r\n\r\n" % HOST
+    heads = [recall_head(raw, replace(RULES, peer=peer), memory) for peer in ("10.0.0.1", "10.0.0.2") * 3]
+    assert [head.client for head in heads] == ["10.0.0.1", "10.0.0.2"] * 3
+    assert heads[4] is heads[2], "kept"
 
 
 class Mirror:

@@ -3,7 +3,8 @@
 Most heads differ from earlier ones of the same listener in a line or two (a length, a trace id). A request line and a
 Host are recalled only if the strict reader has let them in; a header line is recalled, or checked by the same
 expression that the strict reader uses. As soon as anything is unusual (a line that frames, forwards, negotiates or
-repeats), nothing is recalled and the strict reader decides.
+repeats), nothing is recalled and the strict reader decides. A head that was put together so, and has nothing in it that
+differs from request to request, is kept whole for the next one from the same address.
 """
 
 import re
@@ -16,6 +17,8 @@ _LINE: Final = re.compile(FIELD_LINE)
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _MOST: Final = 4096
 _LONGEST: Final = 512
+_MOST_HEADS: Final = 512
+_LONGEST_HEAD: Final = 2048
 _FLEETING: Final = frozenset({b"traceparent", b"tracestate", b"x-request-id", b"date"})
 _ORDINARY: Final = (False, True, False, False)  # HTTP/1.1, kept alive, no expectation, no coding
 _FRAME_LINES: Final = 3  # the request line and the two empty ends
@@ -26,9 +29,10 @@ Pair = tuple[bytes, bytes]
 class HeadMemory:
     """What one listener has let in; bounded, and forgotten whole when full."""
 
-    __slots__ = ("hosts", "lines", "targets")
+    __slots__ = ("heads", "hosts", "lines", "targets")
 
     def __init__(self) -> None:
+        self.heads: dict[tuple[str, str, bytes], Head] = {}
         self.lines: dict[bytes, Pair] = {}
         self.targets: dict[bytes, tuple[str, str, str, RouteRule]] = {}
         self.hosts: set[bytes] = set()
@@ -40,6 +44,10 @@ def recall_head(raw: bytes, rules: HeadRules, memory: HeadMemory) -> Head:
     Raises:
         Refused: as `read_head`.
     """
+    key = (rules.peer, rules.scheme, raw)
+    head = memory.heads.get(key)
+    if head is not None:
+        return head
     lines = raw.split(b"\r\n")
     target = memory.targets.get(lines[0])
     limits = rules.limits
@@ -55,10 +63,15 @@ def recall_head(raw: bytes, rules: HeadRules, memory: HeadMemory) -> Head:
     method, path, query, rule = target
     if len(fields) != len(pairs) or fields.get(b"host") not in memory.hosts or length > rule.max_body_bytes:
         return _read_and_learn(raw, rules, memory)
-    return Head(
+    head = Head(
         raw, method, path, query, pairs, fields, length, rule, *_ORDINARY,  # type: ignore[arg-type]
         rules.peer, rules.scheme, fields.get(b"x-request-id"), method != "HEAD" and not rule.streamed,
     )  # fmt: skip
+    if len(raw) <= _LONGEST_HEAD and _FLEETING.isdisjoint(fields):
+        if len(memory.heads) >= _MOST_HEADS:
+            memory.heads.clear()
+        memory.heads[key] = head
+    return head
 
 
 def _check_line(line: bytes, known: dict[bytes, Pair]) -> Pair | None:
