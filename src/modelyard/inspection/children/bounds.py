@@ -28,7 +28,7 @@ def parts_of(model: object) -> Iterator[Any]:
         seen.add(id(item))
         if len(seen) > _MAX_OBJECTS:
             raise WeightsFormat("the model is made of too many parts", hint="save it without its training data")
-        module = type(item).__module__  # a class in native code may hold something else than text there
+        module: object = type(item).__module__  # a class in native code may hold something else than text there
         if isinstance(module, str) and module.startswith(_LIBRARIES):
             yield item
         waiting.extend(_inside(item))
