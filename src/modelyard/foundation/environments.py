@@ -35,7 +35,8 @@ BUILDERS: Final = Registry[EnvironmentBuilder](
 _IN_ORDER: Final = ("uv", "pip")
 _RECORD: Final = "environment.json"
 _POLICY: Final = "policy.json"
-_TAIL_LINES: Final = 12
+_TAIL_CHARS: Final = 350
+_LINE_CHARS: Final = 180
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +151,10 @@ class Environments:
             shutil.rmtree(final, ignore_errors=True)
             place.rename(final)
         except StartRefused as error:
-            tail = "\n".join(_tail(log))
-            raise StartRefused(f"{error.detail}\n{tail}" if tail else error.detail, hint=error.hint) from error
+            words = "\n".join([error.detail, *_tail(log)])
+            raise StartRefused(
+                words, hint=f"{error.hint}; the whole log: {log}" if log.exists() else error.hint
+            ) from error
         finally:
             shutil.rmtree(place, ignore_errors=True)
         return record
@@ -202,9 +205,14 @@ def environments_of(root: Path, settings: EnvironmentSettings) -> Environments:
 
 
 def _tail(log: Path) -> list[str]:
-    """The last lines that the installer wrote."""
+    """The last lines that the installer wrote, as many as an error has room for."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    return [line.rstrip()[:300] for line in lines if line.strip()][-_TAIL_LINES:]
+    kept: list[str] = []
+    for line in reversed([line.strip()[:_LINE_CHARS] for line in lines if line.strip()]):
+        if sum(map(len, kept)) + len(line) > _TAIL_CHARS:
+            break
+        kept.insert(0, line)
+    return kept

@@ -131,7 +131,7 @@ def _close_files(program: Program, directory: Path, place: Path, *, network: boo
     roots = [Path(item) for item in (*_SYSTEM_READS, *(_NETWORK_READS if network else ()))]
     interpreter = [prefix / "lib", prefix / "bin"]
     read = [path for path in (*roots, *interpreter, directory, *program.read) if path.exists()]
-    return landlock.confine(read=read, write=[place, Path("/dev/null"), Path("/dev/shm")])  # noqa: S108  (a rule)
+    return landlock.confine(read=read, write=[place, Path("/dev/null")], network=network)
 
 
 def _limit(policy: CodePolicy, config: WorkerConfig, *, alone: bool) -> None:

@@ -34,14 +34,17 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
-def confine(*, read: Iterable[Path], write: Iterable[Path]) -> str:
-    """Leave only `read` (and below) to be read and `write` (and below) to be written; "stands", or why not."""
+def confine(*, read: Iterable[Path], write: Iterable[Path], network: bool = False) -> str:
+    """Leave only `read` (and below) to be read and `write` (and below) to be written; "stands", or why not.
+
+    TCP goes too, where the kernel has that wall, unless `network` keeps it.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION))
     if version < 1:
         return os.strerror(ctypes.get_errno())
     handled = (1 << (_LAST_BIT.get(version, _LAST_BIT_NOW) + 1)) - 1
-    rules = _Ruleset(handled, 3 if version >= _NET_ABI else 0, 3 if version >= _SCOPE_ABI else 0)
+    rules = _Ruleset(handled, 3 if version >= _NET_ABI and not network else 0, 3 if version >= _SCOPE_ABI else 0)
     size = 24 if version >= _SCOPE_ABI else 16 if version >= _NET_ABI else 8
     ruleset = libc.syscall(_CREATE_RULESET, ctypes.byref(rules), ctypes.c_size_t(size), ctypes.c_uint32(0))
     if ruleset < 0:
