@@ -6,7 +6,7 @@ import click
 
 from modelyard.cli.output import print_check, say
 from modelyard.domain.contract import ServingPackage
-from modelyard.domain.report import AuditReport, Check, Verdict
+from modelyard.domain.report import AuditReport, Check, Outcome, Refusal, Verdict
 from modelyard.domain.tensors import TensorSpec
 from modelyard.processes.serve import Served, ServeOptions
 from modelyard.processes.serve import serve as run_serve
@@ -32,6 +32,17 @@ class Teller:
         click.echo()
         click.echo(f"verdict  {click.style(report.verdict.value.replace('_', ' '), fg=colour)}")
         click.echo(f"digest   {digest}")
+        if report.refusal is not None:
+            self._refused(
+                report.refusal, told=any(check.hint for check in report.checks if check.outcome is Outcome.FAILED)
+            )
+
+    def _refused(self, refusal: Refusal, *, told: bool) -> None:
+        """Why, under the code that is in the documentation; and what to do, unless the check has said it."""
+        say(f"error: {refusal.title} ({refusal.code})")
+        say(f"  {refusal.detail}")
+        if not told:
+            say(f"hint: {refusal.hint or 'save the model anew with its own library, then try again'}")
 
     def explained(self, package: ServingPackage) -> None:
         """The contract."""
