@@ -150,7 +150,7 @@ def main() -> None:
     print(f"\nstored as {path}")
     if given.write:
         day = time.strftime("%Y-%m-%d", time.gmtime())
-        write_page("\n\n".join([f"Measured on {day} with `{run.command}`.", *tables]))
+        write_page("serving", "\n\n".join([f"Measured on {day} with `{run.command}`.", *tables]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tables of a run, as they stand in docs/benchmarks.md between two marks."""
+"""The tables of a run, as they stand in docs/benchmarks.md between its marks."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from benchmarks.serving.peers.base import ROOT
 from benchmarks.serving.trees import Memory
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-_BEGIN, _END = "<!-- serving: begin -->", "<!-- serving: end -->"
 
 
 def ratio_table(figures: Sequence[Figure]) -> str:
@@ -51,9 +50,10 @@ def start_table(starts: Mapping[str, Sequence[float]], held: Mapping[str, Memory
     return "\n".join(lines)
 
 
-def write_page(text: str) -> None:
-    """Put `text` between the marks of the page."""
+def write_page(part: str, text: str) -> None:
+    """Put `text` between the marks of a part of the page."""
+    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
     page = PAGE.read_text()
-    before, _, rest = page.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    PAGE.write_text(f"{before}{_BEGIN}\n\n{text}\n\n{_END}{after}")
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
