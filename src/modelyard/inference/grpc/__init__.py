@@ -3,6 +3,7 @@
 grpcio is imported with the first connection, not with this package.
 """
 
-from modelyard.inference.grpc.listener import GrpcListener, GrpcSettings, serve_grpc
+from modelyard.inference.grpc.listener import GrpcListener, serve_grpc
+from modelyard.inference.grpc.settings import GrpcSettings
 
 __all__ = ["GrpcListener", "GrpcSettings", "serve_grpc"]

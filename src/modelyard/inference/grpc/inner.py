@@ -8,8 +8,8 @@ import grpc.aio
 
 from modelyard.domain.errors.platform import StartRefused
 from modelyard.inference.grpc import health, reflection, service
-from modelyard.inference.grpc.listener import LogLine
 from modelyard.inference.grpc.rpc import Calls
+from modelyard.inference.grpc.settings import LogLine
 from modelyard.inference.routing import Switchboard
 
 MAX_CALLS: Final = 4096

@@ -10,13 +10,12 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from modelyard.foundation.http import TlsFiles
 from modelyard.foundation.http.tls import ReloadingTls
 from modelyard.inference.grpc.relay import Relay
+from modelyard.inference.grpc.settings import GrpcSettings
 from modelyard.inference.routing import Switchboard
 
 if TYPE_CHECKING:
@@ -25,18 +24,6 @@ if TYPE_CHECKING:
 _INNER: Final = "modelyard.inference.grpc.inner"
 _TLS_CHECK_S: Final = 1.0
 _LINGER_S: Final = 1.0
-
-LogLine = Callable[[str, str, int, float, int], None]
-"""(method, path, status, seconds, bytes sent), as the edge's access log; the status is the one that HTTP would have."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrpcSettings:
-    """`max_message_bytes` bounds a request message; a larger one is refused with RESOURCE_EXHAUSTED by grpcio."""
-
-    max_message_bytes: int = 64 << 20
-    tls: TlsFiles | None = None
-    access_log: LogLine | None = None
 
 
 class GrpcListener:

@@ -13,8 +13,8 @@ import grpc
 
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.inference.grpc.asked import Asked
-from modelyard.inference.grpc.listener import LogLine
 from modelyard.inference.grpc.messages import POOL, message, parse
+from modelyard.inference.grpc.settings import LogLine
 from modelyard.inference.grpc.statuses import metadata_of, status_of, text_of
 from modelyard.inference.protocol import status_of as http_status_of
 
