@@ -34,7 +34,8 @@ class Backend:
     """One model version that may answer for a service.
 
     `package` is the directory of the `ServingPackage`. `workers` are Unix socket paths of isolated model workers, in
-    use when the isolation is `process`. `weight` is the share of traffic, in parts of the sum over all backends.
+    use when the isolation is `process`; `isolation` None means that of the route. `weight` is the share of traffic, in
+    parts of the sum over all backends.
     """
 
     model: str
@@ -44,6 +45,11 @@ class Backend:
     revision: int
     weight: int = 100
     workers: tuple[str, ...] = ()
+    isolation: Isolation | None = None
+
+    def isolation_in(self, route: "ServiceRoute") -> Isolation:
+        """Where it runs: a revision may be isolated while the one before it is not."""
+        return route.isolation if self.isolation is None else self.isolation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,4 +145,5 @@ def _backend(service: Service, revision: int, weight: int, packages: str) -> Bac
         revision=revision,
         weight=weight,
         workers=service.status.workers_of(revision),
+        isolation=spec.isolation,
     )

@@ -48,7 +48,7 @@ class BackendKey:
             backend.version,
             backend.digest,
             backend.package,
-            route.isolation,
+            backend.isolation_in(route),
         )
 
 

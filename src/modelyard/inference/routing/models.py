@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from modelyard.domain.contract import Isolation
+from modelyard.domain.errors.inference import NotReady
+from modelyard.foundation.documents import read_package
 from modelyard.inference.batching import LocalRunner, Pace
 from modelyard.inference.hosting import HostedModel, load_model
 from modelyard.ports.runtime import LoadOptions
@@ -80,11 +83,18 @@ class ModelShelf:
         loop = future.get_loop()
         try:
             with self._places:
+                _require_shared(Path(key.package))
                 hosted = load_model(Path(key.package), options=self.options, digest=key.digest)
         except Exception as error:  # noqa: BLE001  (the plugin edge: a runtime may raise anything)
             loop.call_soon_threadsafe(_give_up, future, error)
             return
         loop.call_soon_threadsafe(_finish, key, future, hosted)
+
+
+def _require_shared(package: Path) -> None:
+    """A model that needs a process of its own is never loaded into one that listens, whatever a table says."""
+    if read_package(package).isolation is Isolation.PROCESS:
+        raise NotReady("this model needs a worker of its own", hint="deploy it with isolation process")
 
 
 def _give_up(future: "asyncio.Future[HeldModel]", error: Exception) -> None:

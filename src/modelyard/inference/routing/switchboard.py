@@ -149,7 +149,9 @@ class Switchboard:
 
     def _prepare(self, backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
         work = (
-            self._attach(backend, route, wish) if route.isolation is Isolation.PROCESS else self._load(backend, route)
+            self._attach(backend, route, wish)
+            if backend.key.isolation is Isolation.PROCESS
+            else self._load(backend, route)
         )
         task = asyncio.get_running_loop().create_task(work, name=f"prepare {route.name}")
         self._tasks.add(task)
