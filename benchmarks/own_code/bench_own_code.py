@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import psutil
+from benchmarks.serving.load import Sample, drive, write_script
 from onnx import TensorProto, helper
 
-from benchmarks.serving.load import Sample, drive, write_script
 from modelyard.testing.platform import Serving, serving
 
 _SOURCE = """
@@ -60,7 +60,7 @@ def main() -> None:
             samples: dict[str, list[Sample]] = {name: [] for name in served}
             for _ in range(given.rounds):
                 for name, one in served.items():
-                    pids = [process.pid for process in _tree(one)]
+                    pids = [_tree(one)[0].pid]
                     url = f"{one.url}/infer"
                     sample = drive(url, script, connections=connections, seconds=given.seconds, core="1", pids=pids)
                     samples[name].append(sample)

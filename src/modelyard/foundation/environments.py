@@ -192,7 +192,7 @@ def environments_of(root: Path, settings: EnvironmentSettings) -> Environments:
     build = BuildSettings(
         builder=settings.builder,
         index=settings.index,
-        wheels=Path(settings.wheel_folder) if settings.wheel_folder else None,
+        wheels=Path(settings.wheel_folder).resolve() if settings.wheel_folder else None,
         python=settings.python,
         sdists=settings.allow_sdists,
         timeout_s=settings.build_timeout_s,
