@@ -1,7 +1,8 @@
 """One HTTP/2 connection: frames in, whole unary calls out to the handler, answers back (RFC 9113).
 
 The common path is a HEADERS frame whose block was seen before (one dictionary look-up, see `_head_of`) and a DATA
-frame with the whole message: nothing is scheduled, and all answers of a turn leave in one write. The connection owns no timer; the listener's clock looks at it about once a second.
+frame with the whole message: nothing is scheduled, and all answers of a turn leave in one write. The connection owns no
+timer; the listener's clock looks at it about once a second.
 """
 
 import asyncio

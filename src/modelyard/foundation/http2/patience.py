@@ -16,6 +16,7 @@ class Patience:
         "_resets",
         "_resets_rate",
         "_seen",
+        "_sent",
     )
 
     def __init__(self, limits: Http2Limits) -> None:
