@@ -96,7 +96,7 @@ async def measure(given: argparse.Namespace, place: Path) -> None:
         listening.append(await listen(log))
         return listening[0]
 
-    server._listen = keep  # type: ignore[method-assign]
+    server._listen = keep  # type: ignore[method-assign, assignment]
     ready = asyncio.Event()
     task = asyncio.create_task(server.run(Ready(ready.set)))  # type: ignore[arg-type]
     await ready.wait()
