@@ -1,0 +1,230 @@
+"""The command line against a live platform: each command once, JSON where it is asked for, and what bad use is told."""
+
+import json
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stranger_models import joblib_classifier, make, mlflow_directory, original_pipeline
+
+from modelyard.cli.main import SECTIONS
+from modelyard.testing.platform import Platform, running_platform
+
+pytestmark = [pytest.mark.platform, pytest.mark.slow]
+Done = subprocess.CompletedProcess
+
+
+def modelyard(*arguments: str, cwd: Path, **environment: str) -> Done[str]:
+    """Run one command to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "modelyard.cli", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env=os.environ | environment,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "Traceback" not in done.stdout, done.stdout
+    return done
+
+
+class Yard:
+    """A platform with its command line."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.used: set[str] = set()
+
+    def run(self, *arguments: str, code: int = 0) -> Done[str]:
+        """A command that ends with `code`."""
+        self.used.add(arguments[0])
+        done = modelyard(*arguments, cwd=self.platform.directory, MODELYARD_URL=self.platform.control_url)
+        assert done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
+        if code == 1:
+            assert "hint:" in done.stderr, done.stderr
+        return done
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """The same with `--json`: what it printed on stdout, which is JSON and nothing else."""
+        return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+
+@pytest.fixture(scope="module")
+def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    with running_platform(tmp_path_factory.mktemp("yard")) as platform:
+        yield Yard(platform)
+
+
+def test_every_command_of_the_help_works_on_a_live_platform(yard: Yard, digits_bundle: Path, tmp_path: Path) -> None:
+    _library(yard, digits_bundle, tmp_path)
+    _services(yard)
+    _governance(yard)
+    _moving(yard, digits_bundle, tmp_path)
+    rest = {name for commands in SECTIONS.values() for name in commands} - yard.used
+    assert rest <= {"serve", "up", "projects"}, rest
+
+
+def _library(yard: Yard, digits_bundle: Path, tmp_path: Path) -> None:
+    assert yard.json("upload", str(digits_bundle), "--name", "digits", "--alias", "champion")["version"] == "1"
+    shown = yard.run("upload", str(make(joblib_classifier, tmp_path / "a").path), "--name", "flowers").stdout
+    assert "probe.golden" in shown
+    assert "flowers:1  approved" in shown
+    splines = make(original_pipeline, tmp_path / "b").path
+    assert yard.json("upload", str(splines), "--name", "splines", code=3)["state"] == "needs_review"
+    assert yard.json("upload", str(splines), "--name", "bad", code=3)["version"] == "1"
+    assert {row["name"] for row in yard.json("models")} == {"digits", "flowers", "splines", "bad"}
+    assert "digits" in yard.run("models", "--task", "classification", "--sort", "-name").stdout
+    assert [row["name"] for row in yard.json("search", "digits")] == ["digits"]
+    assert [row["version"] for row in yard.json("versions", "digits")] == ["1"]
+    assert yard.json("show", "digits")["name"] == "digits"
+    assert yard.json("show", "digits:1")["audit"]["verdict"] == "approved"
+    assert "SplineTransformer" in yard.run("show", "splines:1").stdout
+    assert {row["name"] for row in yard.json("reviews")} == {"splines", "bad"}
+    yard.run("approve", "splines:1")
+    yard.run("reject", "bad:1", "--reason", "not ours")
+    yard.run("alias", "flowers", "champion", "1")
+    assert "demo" in yard.run("tag", "flowers", "demo", "iris").stdout
+    assert "shared" in yard.run("share", "flowers").stdout
+    got = yard.run("download", "digits:1", "--out", str(tmp_path)).stdout.split()
+    assert {Path(path).name for path in got} >= {"model.joblib", "labels.json"}
+    assert (tmp_path / "digits-1" / "model.joblib").read_bytes() == (digits_bundle / "model.joblib").read_bytes()
+
+
+def _services(yard: Yard) -> None:
+    row = json.dumps([np.zeros(64).tolist()])
+    assert yard.json("deploy", "digits")["phase"] == "serving"
+    assert "serving" in yard.run("deploy", "splines", "--replicas", "1").stdout
+    assert {row["name"] for row in yard.json("services")} == {"digits", "splines"}
+    assert yard.json("status", "digits")["phase"] == "serving"
+    assert "serving" in yard.run("status", "splines").stdout
+    assert len(yard.json("predict", "digits", "--data", row)["outputs"]["label"]) == 1
+    assert "label" in yard.run("predict", "digits", "--data", row).stdout
+    assert yard.json("deploy", "digits", "--isolation", "process")["revision"] == 2
+    assert len(yard.json("predict", "digits", "--data", row, "--version", "1")["outputs"]["label"]) == 1
+    assert [row["revision"] for row in yard.json("revisions", "digits")] == [2, 1]
+    assert "revision 3" in yard.run("rollback", "digits", "--to", "1").stdout
+    assert yard.json("nodes")[0]["state"]
+    yard.run("undeploy", "splines")
+    yard.run("delete", "digits:1", "--yes", code=1)
+    yard.run("delete", "bad:1", "--yes")
+    yard.run("archive", "flowers:1", code=1)  # its champion
+
+
+def _governance(yard: Yard) -> None:
+    made = yard.json("keys", "create", "--name", "ci", "--scope", "infer")
+    assert made["key"].startswith("mdy_live_")
+    assert [row["id"] for row in yard.json("keys", "list")] == [made["id"]]
+    assert "revoked" in yard.run("keys", "revoke", made["id"]).stdout
+    assert yard.json("history", "--limit", "5")
+    assert yard.run("history", "digits").stdout
+    assert yard.json("history", "--verify")["intact"] is True
+    assert yard.json("history", "digits", "--at", "2100-01-01T00:00:00Z")["live"]
+
+
+def _moving(yard: Yard, digits_bundle: Path, tmp_path: Path) -> None:
+    registry = tmp_path / "mlflow"
+    registry.mkdir()
+    make(mlflow_directory, registry)
+    assert yard.json("import", "mlflow", str(registry / "mlflow_model"), "--dry-run")
+    packed = yard.json("pack", str(digits_bundle / "model.joblib"), "--out", str(tmp_path / "packed.zip"))
+    assert Path(packed["path"]).is_file()
+    assert yard.json("upload", packed["path"], "--name", "packed")["state"] == "approved"
+    yard.run("archive", "packed:1")
+    assert yard.json("versions", "packed")[0]["state"] == "archived"
+
+
+@pytest.mark.parametrize("command", [name for commands in SECTIONS.values() for name in commands])
+def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
+    done = modelyard(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Usage: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nothing"], ["serve"], ["serve", "--nothing", "x"], ["upload"], ["up", "--auth", "maybe"], ["keys", "nothing"]],
+    ids=" ".join,
+)
+def test_wrong_use_ends_with_two(arguments: list[str], tmp_path: Path) -> None:
+    done = modelyard(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Usage" in done.stderr
+    assert done.stdout == ""
+
+
+def test_what_cannot_be_served_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.joblib").write_text("hello")
+    (tmp_path / "evil.pkl").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
+    (tmp_path / "model.keras").write_bytes(b"PK\x03\x04 something")
+    for path, words in (
+        ("absent.joblib", "there is no"),
+        ("empty", "holds no files"),
+        ("text.joblib", ""),
+        ("evil.pkl", "system"),
+        ("model.keras", ""),
+    ):
+        done = modelyard("serve", path, "--port", "0", cwd=tmp_path)
+        assert done.returncode == 1, (path, done.stdout, done.stderr)
+        assert words in done.stdout + done.stderr, done
+        assert "hint:" in done.stdout + done.stderr, done
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_port_that_is_taken_is_refused_by_name(tmp_path: Path, digits_bundle: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for arguments, option in (
+            (["serve", str(digits_bundle), "--port", port], "--port"),
+            (["up", "--data", str(tmp_path / "data"), "--control-port", port], "--control-port"),
+            (["up", "--data", str(tmp_path / "data"), "--inference-port", port], "--inference-port"),
+        ):
+            done = modelyard(*arguments, cwd=tmp_path)
+            assert done.returncode == 1
+            assert f"port {port} on 127.0.0.1 is in use by process {os.getpid()}" in done.stderr
+            assert option in done.stderr
+
+
+def test_a_platform_that_is_not_there_is_told_in_words(tmp_path: Path) -> None:
+    done = modelyard("models", "--url", "http://127.0.0.1:9", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "hint:" in done.stderr
+    assert "modelyard up" in done.stderr
+
+
+def test_data_of_a_newer_version_is_refused_and_of_an_older_one_copied_then_migrated(tmp_path: Path) -> None:
+    with running_platform(tmp_path) as platform:
+        data, records = platform.places.data, platform.places.database
+        platform.stop()
+        with closing(sqlite3.connect(records)) as database, database:
+            heads = [row[0] for row in database.execute("SELECT version_num FROM alembic_version")]
+            database.execute("INSERT INTO alembic_version VALUES ('catalog_9999')")
+            database.execute("UPDATE about SET value = '99.1' WHERE name = 'written_by'")
+        done = modelyard("up", "--data", str(data), "--control-port", "0", "--inference-port", "0", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "newer Modelyard (99.1" in done.stderr
+        assert re.search(r"hint: .*99\.1", done.stderr), done.stderr
+        with closing(sqlite3.connect(records)) as database, database:
+            database.execute("DELETE FROM alembic_version WHERE version_num = 'catalog_9999'")
+            database.execute("DELETE FROM alembic_version WHERE version_num = 'traffic_0001'")
+            for table in ("routing_tables",):
+                database.execute(f"DROP TABLE IF EXISTS {table}")
+        assert not list(platform.places.backups.glob("*.db"))
+        platform.start()
+        assert len(list(platform.places.backups.glob("before-*.db"))) == 1
+        with closing(sqlite3.connect(records)) as database:
+            now = [row[0] for row in database.execute("SELECT version_num FROM alembic_version")]
+        assert sorted(now) == sorted(heads)
