@@ -114,6 +114,14 @@ def test_a_frame_needs_one_column_an_input(tmp_path: Path) -> None:
     assert "not one column" in refusal.detail
 
 
+def test_an_example_asks_the_inputs_of_the_contract(tmp_path: Path) -> None:
+    example = {"inputs": [{"name": "z", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+    refusal = inspect(tmp_path, config={**CONFIG, "example": example}).report.refusal
+    assert refusal is not None
+    assert refusal.code == "bundle_mismatch"
+    assert "example asks 'z'" in refusal.detail
+
+
 def test_a_lock_file_is_read_as_pip_and_uv_write_it() -> None:
     text = f"""# made by a tool
 numpy==2.0.0 \\

@@ -96,8 +96,13 @@ def inputs_as(config: Mapping[str, object], contract: ModelContract) -> str:
     return form
 
 
-def example_of(config: Mapping[str, object]) -> Golden | None:
-    """The configuration's `example`, where it is a V2 request; what it is answered with is not known before it runs."""
+def example_of(config: Mapping[str, object], contract: ModelContract) -> Golden | None:
+    """The configuration's `example`, where it is a V2 request; what it is answered with is not known before it runs.
+
+    Raises:
+        ConfigInvalid: a tensor of it is not whole.
+        BundleMismatch: it asks other inputs than there are.
+    """
     example = config.get("example")
     tensors = example.get("inputs") if isinstance(example, Mapping) else None
     if not isinstance(tensors, list):
@@ -107,6 +112,12 @@ def example_of(config: Mapping[str, object]) -> Golden | None:
         raise ConfigInvalid(
             "example must hold whole V2 tensors",
             hint='{"inputs": [{"name", "shape", "datatype", "data": flat values}]}',
+        )
+    names, stated = [spec.name for spec in contract.inputs], [str(tensor["name"]) for tensor in tensors]
+    if sorted(names) != sorted(stated):
+        raise BundleMismatch(
+            f"example asks {quote(', '.join(stated))}, the inputs are {quote(', '.join(names))}",
+            hint="give every input of the contract once",
         )
     return Golden(request={"inputs": tensors}, outputs=())
 

@@ -26,7 +26,7 @@ def convert_code(work: Work) -> None:
     with timed(work.channel, "code.contract") as found:
         contract = read_contract(work.config, work.labels)
         form = inputs_as(work.config, contract)
-        golden = example_of(work.config)
+        golden = example_of(work.config, contract)
         found.summary = f"{len(contract.inputs)} inputs as {form}, {len(contract.outputs)} outputs, as the config says"
         found.evidence = {"inputs_as": form, "max_batch_size": contract.max_batch_size, "example": golden is not None}
     pins = _check_lock(work)
