@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.serving.models import Array, Model
-from benchmarks.serving.trees import cpu_seconds
+from benchmarks.serving.trees import busy_seconds, cpu_seconds
 
 _SCRIPT = """
 wrk.method = "POST"
@@ -32,13 +33,17 @@ _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One round of one case. Times in milliseconds, CPU in microseconds a request; `bad` answers were not 2xx."""
+    """One round of one case. Times in milliseconds, CPU in microseconds a request; `bad` answers were not 2xx.
+
+    `foreign` is how much of a core others took meanwhile: neither the server nor the load.
+    """
 
     rate: float
     p50: float
     p99: float
     cpu: float
     bad: int
+    foreign: float = 0.0
 
 
 def json_body(model: Model, rows: Array) -> bytes:
@@ -73,9 +78,10 @@ def drive(url: str, script: Path, *, connections: int, seconds: int, core: str |
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", str(script), url]
     if core is not None:
         command = ["taskset", "-c", core, *command]
-    before = cpu_seconds(pids)
+    before, all_before, load_before = cpu_seconds(pids), busy_seconds(), _children_seconds()
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     spent = cpu_seconds(pids) - before
+    foreign = busy_seconds() - all_before - spent - (_children_seconds() - load_before)
     answered = int(_find(r"(\d+) requests in", text)[0])
     bad = sum(int(each) for each in re.findall(r"Non-2xx or 3xx responses: (\d+)", text))
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
@@ -86,7 +92,13 @@ def drive(url: str, script: Path, *, connections: int, seconds: int, core: str |
         p99=_milliseconds(*_find(r"99%\s+([\d.]+)(us|ms|s|m)", text)),
         cpu=spent / max(1, answered) * 1e6,
         bad=bad,
+        foreign=max(0.0, foreign / seconds),
     )
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _milliseconds(value: str, unit: str) -> float:

@@ -36,6 +36,12 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return total
 
 
+def busy_seconds() -> float:
+    """Processor time that the whole machine has used so far."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system + getattr(times, "nice", 0.0) + getattr(times, "softirq", 0.0))
+
+
 def memory(pids: Sequence[int]) -> Memory:
     """What they hold now."""
     pss = rss = 0.0
