@@ -8,6 +8,7 @@ import click
 from modelyard.cli.output import json_option, print_check, print_json, print_table, say
 from modelyard.cli.platform import platform_command, split_reference
 from modelyard.client import Client, RemoteError, Version, calls
+from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.names import require_name, suggest_name
 from modelyard.domain.report import Check
 from modelyard.foundation.documents import from_plain
@@ -145,12 +146,20 @@ def reject(client: Client, *, reference: str, reason: str) -> None:
 @click.command(short_help="Point an alias at a version.")
 @click.argument("name")
 @click.argument("alias_name", metavar="ALIAS")
-@click.argument("version")
+@click.argument("version", required=False)
+@click.option("--remove", is_flag=True, help="Take the alias away; the version stays.")
 @platform_command
-def alias(client: Client, *, name: str, alias_name: str, version: str) -> None:
+def alias(client: Client, *, name: str, alias_name: str, version: str | None, remove: bool) -> None:
     """Let NAME@ALIAS mean VERSION, for example: modelyard alias iris champion 3."""
-    client.set_alias(name, alias_name.lstrip("@"), version)
-    click.echo(f"{name}@{alias_name.lstrip('@')} → {name}:{version}")
+    alias_name = alias_name.lstrip("@")
+    if remove:
+        client.send(calls.remove("models", name, "aliases", alias_name, project=client.connection.project))
+        click.echo(f"{name}@{alias_name}  removed")
+        return
+    if version is None:
+        raise InvalidRequest("no version is given", hint=f"modelyard alias {name} {alias_name} VERSION, or --remove")
+    client.set_alias(name, alias_name, version)
+    click.echo(f"{name}@{alias_name} → {name}:{version}")
 
 
 @click.command(short_help="Add and take away tags of a model.")

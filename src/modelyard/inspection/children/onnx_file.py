@@ -162,7 +162,8 @@ def _contract_of(work: Work, model: onnx.ModelProto, known: Knowledge) -> tuple[
         outputs = tuple(_spec(item) for item in model.graph.output)
         _require_declared(work, inputs, "inputs")
         _require_declared(work, outputs, "outputs")
-        labels = work.labels or known.labels
+        named = work.labels or known.labels
+        labels = named or _positions(_task(work, named, known), outputs)
         labelling = known.labelling or (_labelling(work, outputs, labels) if labels else None)
         changed = False
         if labelling is not None:
@@ -173,18 +174,26 @@ def _contract_of(work: Work, model: onnx.ModelProto, known: Knowledge) -> tuple[
         contract = ModelContract(
             inputs=inputs,
             outputs=outputs,
-            task=_task(work, labels, known),
+            task=_task(work, named, known),
             labels=labels,
             labelling=labelling if labels else None,
             max_batch_size=_batching(inputs, outputs),
         )
         found.summary = ", ".join(f"{item.name} {item.datatype.value} {list(item.shape)}" for item in inputs[:4])
-        if contract.task is Task.CLASSIFICATION and not labels:
+        if contract.task is Task.CLASSIFICATION and not named:
             found.outcome, found.hint = (
                 Outcome.WARNING,
                 "add labels.json so that answers carry names instead of positions",
             )
         return contract, changed
+
+
+def _positions(task: Task, outputs: tuple[TensorSpec, ...]) -> tuple[str, ...]:
+    """The classes of a classifier whose names nobody knows: their positions, so that an answer still says which."""
+    scores = [item for item in outputs if item.datatype.is_float and len(item.shape) == _TABLE]
+    if task is not Task.CLASSIFICATION or len(scores) != 1 or scores[0].shape[1] < _TABLE:
+        return ()
+    return tuple(str(index) for index in range(scores[0].shape[1]))
 
 
 def _spec(value: onnx.ValueInfoProto, *, allows_nan: bool = False) -> TensorSpec:
