@@ -13,7 +13,7 @@ import onnx
 import psutil
 import pytest
 from onnx import TensorProto, helper
-from own_code_kit import DOUBLE, Wheelhouse, write_bundle
+from own_code_kit import DOUBLE, Wheelhouse, make_wheel, write_bundle
 
 from modelyard.client import Client
 from modelyard.testing.platform import Command, Platform, running_platform, serving, wait_until
@@ -74,6 +74,7 @@ def worker_pid(supervisor: int, service: str) -> int:
     return found[0].pid
 
 
+@pytest.mark.slow
 def test_pandas_before_an_onnx_core_is_served_in_an_environment_of_its_own(
     tmp_path: Path, wheelhouse: Wheelhouse
 ) -> None:
@@ -105,6 +106,7 @@ def test_pandas_before_an_onnx_core_is_served_in_an_environment_of_its_own(
     assert unknown.json()["code"] == "unknown_category"
 
 
+@pytest.mark.slow
 def test_killing_the_worker_under_load_fails_no_request(tmp_path: Path, wheelhouse: Wheelhouse) -> None:
     bundle = write_bundle(tmp_path / "double", lock=wheelhouse.lines["numpy"])
     wrong: list[str] = []
@@ -160,6 +162,8 @@ def test_without_trust_nothing_is_built_or_run(tmp_path: Path) -> None:
         command.stop()
 
 
+@pytest.mark.slow
+@pytest.mark.platform
 class TestPlatform:
     @pytest.fixture
     def platform(self, tmp_path: Path, wheelhouse: Wheelhouse):
@@ -186,8 +190,12 @@ class TestPlatform:
             _deploy(client, control, broken, "broken")
             assert "the code imports not_there" in _phase(control, "broken", "failed")["reason"]
             assert _phase(control, "good", "serving")
+            make_wheel(wheelhouse.folder, "not_there_at_all", "1.0", {"not_there_at_all.py": b""})
+            again = {"name": "bad", "model": "bad", "retry": True}
+            control.post("/api/v1/services", json=again).raise_for_status()
+            assert _phase(control, "bad", "serving")["revision"]
         built = [path.name for path in platform.places.environments.iterdir() if path.is_dir()]
-        assert len(built) == 1
+        assert len(built) == 2
 
     def test_code_that_hangs_costs_its_request_and_its_worker_only(
         self, tmp_path: Path, platform: Platform, wheelhouse: Wheelhouse
