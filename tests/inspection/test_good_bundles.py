@@ -11,11 +11,13 @@ from typing import Any
 
 import joblib
 import pytest
+import xgboost
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 from modelyard.domain.digests import bundle_digest
 from modelyard.domain.report import Outcome, Verdict
+from modelyard.foundation.documents import read_package
 from modelyard.inspection import Inspection
 
 GOOD = "{k: v for k, v in bundle().items()}"
@@ -108,6 +110,21 @@ def test_a_bare_joblib_file_becomes_a_package(inspect: Callable[..., Inspection]
     assert names[:4] == ["received.files", "names.plain", "types.content", "bundle.composition"]
     structure = next(check for check in done.report.checks if check.name == "weights.structure")
     assert structure.evidence["type"] == "sklearn.linear_model._logistic.LogisticRegression"
+
+
+def test_a_boosted_classifier_without_label_names_answers_with_positions(
+    inspect: Callable[..., Inspection], tmp_path: Path
+) -> None:
+    rows, classes = load_iris(return_X_y=True)
+    model = xgboost.XGBClassifier(n_estimators=3, max_depth=2).fit(rows, classes)
+    model.save_model(tmp_path / "iris.ubj")
+    done = inspect({"iris.ubj": (tmp_path / "iris.ubj").read_bytes()})
+    assert done.package_dir is not None, done.report.refusal
+    contract = read_package(done.package_dir).contract
+    assert contract.labels == ("0", "1", "2")
+    assert contract.outputs[0].name == "label"
+    warned = [check.name for check in done.report.checks if check.outcome is Outcome.WARNING]
+    assert "model.contract" in warned
 
 
 def test_an_mlflow_directory_is_read_without_mlflow(inspect: Callable[..., Inspection]) -> None:
