@@ -151,13 +151,8 @@ class Http2Connection(asyncio.Protocol):
             self._leave_if_done()
 
     def eof_received(self) -> bool:
-        """The client sends no more; what it asked for may still be answered."""
-        if self._tls or self._shut or not self.calls:
-            return False
-        for sid in list(self.arriving):
-            self._drop(sid)
-        self._goodbye = 2
-        return True
+        """The client sends no more. Without window updates and pings no HTTP/2 client goes on: it is gone."""
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over: whoever still works for it is told."""
@@ -547,7 +542,8 @@ class Http2Connection(asyncio.Protocol):
         """Say why and close."""
         if self._shut:
             return
-        if self._preface or code != Code.NO_ERROR:
+        said = code == Code.NO_ERROR and (self._goodbye > 1 or not self._preface)  # it knows, or never began
+        if not said:
             self.outflow.send(goaway(self.last, code, text))
         self._shut_down()
         if not self.outflow.corked:
