@@ -110,7 +110,7 @@ class Http2Connection(asyncio.Protocol):
         self.outflow.peer = str(peer[0]) if isinstance(peer, tuple) else ""
         self.edge.connections.add(self)
         if len(self.edge.connections) > self.edge.limits.max_connections:
-            self._transport.abort()
+            self.abort()
             return
         limits = self.limits
         hello = settings({
