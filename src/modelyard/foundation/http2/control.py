@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from modelyard.foundation.http2.call import Call
 from modelyard.foundation.http2.frames import (
     ACK,
     CONTINUATION,
@@ -30,9 +31,10 @@ from modelyard.foundation.http2.frames import (
     frame,
     unpad,
 )
-
-if TYPE_CHECKING:
-    from modelyard.foundation.http2.connection import Http2Connection
+from modelyard.foundation.http2.limits import Http2Limits
+from modelyard.foundation.http2.outflow import Outflow
+from modelyard.foundation.http2.patience import Patience
+from modelyard.foundation.http2.receiving import Arriving
 
 _SETTING: Final = Struct(">HI")
 _WORD: Final = 4
@@ -41,7 +43,28 @@ _GOAWAY_SIZE: Final = 8
 _PRIORITY_SIZE: Final = 5
 
 
-def read(connection: "Http2Connection", kind: int, flags: int, sid: int, payload: bytes) -> None:
+class Controlled(Protocol):
+    """The connection, as these frames see it."""
+
+    limits: Http2Limits
+    patience: Patience
+    outflow: Outflow
+    calls: dict[int, Call]
+    arriving: dict[int, Arriving]
+    last: int
+
+    @property
+    def closes(self) -> bool:
+        """Whether the client was told to go elsewhere."""
+
+    def name_last(self) -> None:
+        """Name the last stream that is taken."""
+
+    def end_call(self, sid: int) -> None:
+        """Give up a stream."""
+
+
+def read(connection: Controlled, kind: int, flags: int, sid: int, payload: bytes) -> None:
     """Act on one frame; kinds that nobody knows are ignored (RFC 9113 section 5.5).
 
     Raises:
@@ -68,7 +91,7 @@ def strip_headers(flags: int, sid: int, payload: bytes) -> bytes:
     return payload
 
 
-def _on_priority(connection: "Http2Connection", flags: int, sid: int, payload: bytes) -> None:
+def _on_priority(connection: Controlled, flags: int, sid: int, payload: bytes) -> None:
     del connection, flags
     if sid == 0:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY without a stream")
@@ -78,7 +101,7 @@ def _on_priority(connection: "Http2Connection", flags: int, sid: int, payload: b
         raise StreamFault(Code.PROTOCOL_ERROR, sid, "a stream depends on itself")
 
 
-def _on_reset(connection: "Http2Connection", flags: int, sid: int, payload: bytes) -> None:
+def _on_reset(connection: Controlled, flags: int, sid: int, payload: bytes) -> None:
     del flags
     if sid == 0 or sid > connection.last or not sid & 1:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM for a stream that was never opened")
@@ -88,7 +111,7 @@ def _on_reset(connection: "Http2Connection", flags: int, sid: int, payload: byte
     connection.end_call(sid)
 
 
-def _on_settings(connection: "Http2Connection", flags: int, sid: int, payload: bytes) -> None:
+def _on_settings(connection: Controlled, flags: int, sid: int, payload: bytes) -> None:
     if sid != 0:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "SETTINGS belong to the connection")
     if len(payload) % _SETTING.size or (flags & ACK and payload):
@@ -105,7 +128,7 @@ def _on_settings(connection: "Http2Connection", flags: int, sid: int, payload: b
     connection.outflow.send(SETTINGS_ACK)
 
 
-def _check_setting(connection: "Http2Connection", name: int, value: int) -> None:
+def _check_setting(connection: Controlled, name: int, value: int) -> None:
     if name == SETTING_WINDOW:
         if value > LARGEST_WINDOW:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the initial window is too large")
@@ -117,12 +140,12 @@ def _check_setting(connection: "Http2Connection", name: int, value: int) -> None
         raise ConnectionFault(Code.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
 
 
-def _on_push(connection: "Http2Connection", flags: int, sid: int, payload: bytes) -> None:
+def _on_push(connection: Controlled, flags: int, sid: int, payload: bytes) -> None:
     del connection, flags, sid, payload
     raise ConnectionFault(Code.PROTOCOL_ERROR, "a client cannot push")
 
 
-def _on_ping(connection: "Http2Connection", flags: int, sid: int, payload: bytes) -> None:
+def _on_ping(connection: Controlled, flags: int, sid: int, payload: bytes) -> None:
     if sid != 0:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "PING belongs to the connection")
     if len(payload) != _PING_SIZE:
@@ -133,7 +156,7 @@ def _on_ping(connection: "Http2Connection", flags: int, sid: int, payload: bytes
         connection.name_last()
 
 
-def _on_goaway(connection: "Http2Connection", flags: int, sid: int, payload: bytes) -> None:
+def _on_goaway(connection: Controlled, flags: int, sid: int, payload: bytes) -> None:
     del connection, flags
     if sid != 0:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "GOAWAY belongs to the connection")
@@ -141,7 +164,7 @@ def _on_goaway(connection: "Http2Connection", flags: int, sid: int, payload: byt
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "GOAWAY has eight bytes or more")
 
 
-def _on_window_update(connection: "Http2Connection", flags: int, sid: int, payload: bytes) -> None:
+def _on_window_update(connection: Controlled, flags: int, sid: int, payload: bytes) -> None:
     del flags
     if len(payload) != _WORD:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE has four bytes")
@@ -165,12 +188,12 @@ def _on_window_update(connection: "Http2Connection", flags: int, sid: int, paylo
             raise StreamFault(Code.FLOW_CONTROL_ERROR, sid, "the stream's window is too large")
 
 
-def _on_continuation(connection: "Http2Connection", flags: int, sid: int, payload: bytes) -> None:
+def _on_continuation(connection: Controlled, flags: int, sid: int, payload: bytes) -> None:
     del connection, flags, sid, payload
     raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION without a header block")
 
 
-_READERS: Final[dict[int, Callable[["Http2Connection", int, int, bytes], None]]] = {
+_READERS: Final[dict[int, Callable[[Controlled, int, int, bytes], None]]] = {
     PRIORITY: _on_priority,
     RST_STREAM: _on_reset,
     SETTINGS: _on_settings,
