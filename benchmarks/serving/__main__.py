@@ -9,6 +9,7 @@ tables into docs/benchmarks.md. Ray Serve takes part only when it is named.
 
 import argparse
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -137,6 +138,7 @@ def main() -> None:
     given = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no server is left behind
     with tempfile.TemporaryDirectory() as place:
         run = Run(given, Path(place))
         rounds = run.measure()

@@ -23,7 +23,7 @@ from benchmarks.serving.servers import Server
 from benchmarks.serving.trees import tree
 
 _SETTLE_S = 0.1
-_DISTURBED, _TRIES, _PATIENCE_S = 0.2, 3, 90.0
+_DISTURBED, _TRIES, _PATIENCE_S = 0.2, 3, 40.0
 _BODIES = {"s": 256, "m": 256, "r": 64}
 
 
