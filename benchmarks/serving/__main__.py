@@ -43,7 +43,8 @@ class Run:
         self._given = given
         self._models = place / "models"
         self._names = [] if given.peers == "none" else given.peers.split(",")
-        self.command = f"python -m benchmarks.serving --peers {given.peers} --rounds {given.rounds} --starts {given.starts} --seconds {given.seconds}"
+        rounds = f"--rounds {given.rounds} --starts {given.starts} --seconds {given.seconds}"
+        self.command = f"python -m benchmarks.serving --peers {given.peers} {rounds}"
         self.starts: dict[str, list[float]] = {}
         self.held: dict[str, Memory] = {}
         self.servers: dict[str, Server] = {}
