@@ -80,8 +80,8 @@ class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     may carry; ["*"] allows any. `pepper` is the file with the hex key of the key hashes. `metrics` is the directory of
     mapped counters and limits, shared by all servers of this machine. `auth` required asks for keys whatever the table
     says. `threads` are for one run of a model. `deadline_s` and `max_in_flight` are defaults of services; `drain_s` is
-    the grace period; `wait_first_s` how long the models of the first table are waited for before it says that it is
-    ready. `access_log` is a file that takes one line a request.
+    the grace period; `wait_first_s` how long the models of the first table are waited for before it listens and says
+    that it is ready. `access_log` is a file that takes one line a request.
     """
 
     id: str = "model-server-0"
@@ -106,7 +106,7 @@ class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     deadline_s: float = 30.0
     max_in_flight: int = 1024
     drain_s: float = 30.0
-    wait_first_s: float = 30.0
+    wait_first_s: float = 10.0
     access_log: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -149,10 +149,10 @@ class ModelServer:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         self._take_first_table()
         access_log = AccessLog(Path(self.config.access_log)) if self.config.access_log else None
+        tasks = self._follow()
+        await self._first_settled()  # the listening socket is shared: what this server cannot answer yet, others can
         listener = await self._listen(access_log)
         self._grpc = await self._listen_grpc(access_log)
-        tasks = self._follow()
-        await self._first_settled()
         over_grpc = self._grpc.addresses if self._grpc is not None else []
         addresses = [*listener.addresses, *(f"grpc {each}" for each in over_grpc)]
         _write_addresses(self.config, addresses)
