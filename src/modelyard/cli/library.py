@@ -5,15 +5,13 @@ from pathlib import Path
 
 import click
 
-from modelyard.cli.output import json_option, print_check, print_json, print_table, say
+from modelyard.cli.output import NEEDS_REVIEW, json_option, print_check, print_json, print_table, say
 from modelyard.cli.platform import platform_command, split_reference
 from modelyard.client import Client, RemoteError, Version, calls
 from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.names import require_name, suggest_name
 from modelyard.domain.report import Check
 from modelyard.foundation.documents import from_plain
-
-NEEDS_REVIEW = 3
 
 
 @click.command(short_help="Send a model to the upload centre.")

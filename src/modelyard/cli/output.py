@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -12,6 +12,8 @@ from modelyard.domain.errors import ModelyardError
 from modelyard.domain.report import Check, Outcome
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+NEEDS_REVIEW: Final = 3
+"""Exit code of a command whose model waits for a person."""
 F = TypeVar("F", bound=Callable[..., Any])
 MARKS = {
     Outcome.PASSED: ("ok", "green"),
@@ -75,6 +77,16 @@ def print_check(check: Check) -> None:
 def is_terminal() -> bool:
     """Whether a person is watching stdout."""
     return sys.stdout.isatty()
+
+
+def size_text(size: int) -> str:
+    """Bytes in the largest binary unit that fits."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:  # noqa: PLR2004  (binary units)
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
 
 
 def _cell(value: object) -> str:

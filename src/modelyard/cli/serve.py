@@ -4,14 +4,12 @@ from pathlib import Path
 
 import click
 
-from modelyard.cli.output import print_check, say
+from modelyard.cli.output import NEEDS_REVIEW, print_check, say, size_text
 from modelyard.domain.contract import ServingPackage
 from modelyard.domain.report import AuditReport, Check, Outcome, Refusal, Verdict
 from modelyard.domain.tensors import TensorSpec
 from modelyard.processes.serve import Served, ServeOptions
 from modelyard.processes.serve import serve as run_serve
-
-NEEDS_REVIEW = 3
 
 
 class Teller:
@@ -19,7 +17,7 @@ class Teller:
 
     def opened(self, name: str, path: Path, size: int) -> None:
         """What will be served."""
-        click.echo(f"{click.style(name, bold=True)}  {path}  {_size(size)}")
+        click.echo(f"{click.style(name, bold=True)}  {path}  {size_text(size)}")
         click.echo()
 
     def check(self, check: Check) -> None:
@@ -112,12 +110,3 @@ def _spec(spec: TensorSpec) -> str:
     if spec.categories is not None:
         text += f"  one of {', '.join(spec.categories[:6])}{', …' if len(spec.categories) > 6 else ''}"  # noqa: PLR2004
     return text + ("  (may be NaN)" if spec.allows_nan else "")
-
-
-def _size(size: int) -> str:
-    value = float(size)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:  # noqa: PLR2004  (binary units)
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from modelyard.cli.output import json_option, print_json, print_table, say
+from modelyard.cli.output import json_option, print_json, print_table, say, size_text
 from modelyard.cli.platform import platform_command
 from modelyard.client import Client, Prediction, ServiceInfo, calls
 from modelyard.domain.errors.base import quote
@@ -144,7 +144,7 @@ def nodes(client: Client, *, as_json: bool) -> None:
         print_json(rows)
         return
     for row in rows:
-        row["memory"] = f"{row['memory_bytes'] / 2**30:.1f} GiB"
+        row["memory"] = size_text(row["memory_bytes"])
     print_table(rows, ("name", "state", "cpus", "memory", "servers", "models"), empty="no nodes")
 
 
@@ -201,8 +201,6 @@ def _print_status(info: ServiceInfo) -> None:
     click.echo(f"address  {info.url}")
     for condition in document.get("conditions") or ():
         click.echo(f"         {condition.get('type')}: {condition.get('status')}  {condition.get('reason', '')}")
-    servers = [
-        {**row, "memory": f"{(row.get('memory_bytes') or 0) / 2**20:.1f} MiB"} for row in document.get("servers") or ()
-    ]
+    servers = [{**row, "memory": size_text(row.get("memory_bytes") or 0)} for row in document.get("servers") or ()]
     if servers:
         print_table(servers, ("server", "state", "version", "load_s", "memory", "reason"), empty="")

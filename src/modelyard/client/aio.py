@@ -1,7 +1,7 @@
 """The asynchronous twin of the client: the same calls, awaited."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -12,10 +12,19 @@ from modelyard.client import calls
 from modelyard.client.calls import Call, Document
 from modelyard.client.connection import Connection
 from modelyard.client.documents import Prediction, ServiceInfo, Upload, Version
-from modelyard.client.errors import RemoteError, not_reachable, raise_for
+from modelyard.client.errors import not_reachable, raise_for
 from modelyard.client.files import upload_params, upload_parts
 from modelyard.client.predicting import infer_request, metadata_url, read_prediction
-from modelyard.client.sync import AUDIT_TIMEOUT_S, DEPLOY_TIMEOUT_S, POLL_S, deployment, require_serving
+from modelyard.client.sync import (
+    AUDIT_TIMEOUT_S,
+    DEPLOY_TIMEOUT_S,
+    POLL_S,
+    OnCheck,
+    decided_version,
+    deployment,
+    require_serving,
+    tell_checks,
+)
 from modelyard.domain.errors.inference import NotReady
 
 T = TypeVar("T")
@@ -79,7 +88,7 @@ class AsyncClient:
         config: str | Path | None = None,
         alias: str | None = None,
         source: Mapping[str, object] | None = None,
-        on_check: Callable[[Mapping[str, Any]], None] | None = None,
+        on_check: OnCheck | None = None,
     ) -> Version:
         """Upload a path or a fitted estimator and wait for the audit's verdict."""
         params = upload_params(alias=alias, project=self.connection.project, source=source)
@@ -91,18 +100,13 @@ class AsyncClient:
             response = await self.request("POST", url, params=params, files=parts, headers=headers)
         return await self._decided(Upload.read(response.json()), on_check)
 
-    async def _decided(self, upload: Upload, on_check: Callable[[Mapping[str, Any]], None] | None) -> Version:
+    async def _decided(self, upload: Upload, on_check: OnCheck | None) -> Version:
         told = 0
         async with asyncio.timeout(AUDIT_TIMEOUT_S):
             while True:
-                for check in upload.checks[told:]:
-                    if on_check is not None:
-                        on_check(check)
-                told = len(upload.checks)
-                if upload.version is not None:
-                    return upload.version
-                if upload.problem is not None:
-                    raise RemoteError(int(upload.problem.get("status", 422)), upload.problem)
+                told = tell_checks(upload, told, on_check)
+                if (version := decided_version(upload)) is not None:
+                    return version
                 await asyncio.sleep(POLL_S)
                 upload = await self.send(calls.upload_state(upload.id))
 

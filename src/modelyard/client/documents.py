@@ -61,11 +61,6 @@ class Upload:
     version: Version | None = None
     problem: Mapping[str, Any] | None = None
 
-    @property
-    def is_decided(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.version is not None or self.problem is not None
-
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
         """From the control API's document."""

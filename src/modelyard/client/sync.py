@@ -18,6 +18,8 @@ from modelyard.client.predicting import infer_request, metadata_url, read_predic
 from modelyard.domain.errors.inference import NotReady
 
 T = TypeVar("T")
+OnCheck = Callable[[Mapping[str, Any]], None]
+"""Is called with every check of an audit as it finishes."""
 POLL_S: Final = 0.15
 DEPLOY_TIMEOUT_S: Final = 120.0
 AUDIT_TIMEOUT_S: Final = 300.0
@@ -91,7 +93,7 @@ class Client:
         config: str | Path | None = None,
         alias: str | None = None,
         source: Mapping[str, object] | None = None,
-        on_check: Callable[[Mapping[str, Any]], None] | None = None,
+        on_check: OnCheck | None = None,
     ) -> Version:
         """Upload a path, several paths or a fitted estimator, and wait for the audit's verdict.
 
@@ -107,17 +109,12 @@ class Client:
             response = self.request("POST", url, params=params, files=parts, headers=headers)
         return self._decided(Upload.read(response.json()), on_check)
 
-    def _decided(self, upload: Upload, on_check: Callable[[Mapping[str, Any]], None] | None) -> Version:
+    def _decided(self, upload: Upload, on_check: OnCheck | None) -> Version:
         end, told = time.monotonic() + AUDIT_TIMEOUT_S, 0
         while True:
-            for check in upload.checks[told:]:
-                if on_check is not None:
-                    on_check(check)
-            told = len(upload.checks)
-            if upload.version is not None:
-                return upload.version
-            if upload.problem is not None:
-                raise RemoteError(int(upload.problem.get("status", 422)), upload.problem)
+            told = tell_checks(upload, told, on_check)
+            if (version := decided_version(upload)) is not None:
+                return version
             if time.monotonic() > end:
                 raise NotReady(f"the audit of upload {upload.id} is not finished after {AUDIT_TIMEOUT_S:g} s")
             time.sleep(POLL_S)
@@ -207,6 +204,21 @@ class Service:
         frame = self.ask(data, version=version).frame()
         index = getattr(data, "index", None)
         return frame.set_index(index) if index is not None and hasattr(data, "columns") else frame
+
+
+def tell_checks(upload: Upload, told: int, on_check: OnCheck | None) -> int:
+    """Hand over the checks that were not told yet; how many have been told then."""
+    for check in upload.checks[told:]:
+        if on_check is not None:
+            on_check(check)
+    return len(upload.checks)
+
+
+def decided_version(upload: Upload) -> Version | None:
+    """The version that came of an upload; None while it is undecided, `RemoteError` when it was refused."""
+    if upload.problem is not None and upload.version is None:
+        raise RemoteError(int(upload.problem.get("status", 422)), upload.problem)
+    return upload.version
 
 
 def deployment(model: str, service: str | None, *, project: str | None, **options: object) -> dict[str, object]:

@@ -55,7 +55,6 @@ from modelyard.foundation.http import (
     HostPolicy,
     Listener,
     RouteRule,
-    TlsFiles,
     TrustedProxies,
     problem_errors,
     run,
@@ -71,6 +70,7 @@ from modelyard.foundation.telemetry import set_up_logging
 from modelyard.inspection import InspectionPolicy, TrustedKey
 from modelyard.ports.artifact_store import ArtifactStore
 from modelyard.ports.orchestrator import Orchestrator
+from modelyard.processes.tls_config import TlsConfig, tls_files
 
 TITLE: Final = "modelyard: control-plane"
 ARTIFACT_STORES: Final = Registry[ArtifactStore](
@@ -84,13 +84,6 @@ _REQUESTS: Final = Family(
     labels=("method", "status"),
 )
 _SWEEP_UPLOADS_S: Final = 60.0
-
-
-class TlsConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Certificate chain and key, PEM files."""
-
-    certificate: str
-    key: str
 
 
 class ControlConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -261,9 +254,7 @@ class ControlPlane:
             sockets=[] if config.fd is None else [socket.socket(fileno=config.fd)],
             address=(config.host, config.port) if config.fd is None else None,
             settings=settings,
-            tls=None
-            if config.tls is None
-            else TlsFiles(certificate=Path(config.tls.certificate), key=Path(config.tls.key)),
+            tls=tls_files(config.tls),
         )
         self._stack.push_async_callback(listener.close, config.drain_s)
         self._stack.callback(end_streams, app)

@@ -32,7 +32,6 @@ from modelyard.foundation.http import (
     EdgeSettings,
     HostPolicy,
     Listener,
-    TlsFiles,
     TrustedProxies,
     run,
     serve,
@@ -47,17 +46,11 @@ from modelyard.inference.grpc import GrpcListener, GrpcSettings, serve_grpc
 from modelyard.inference.routing import ACCOUNT, BoardOptions, ControlLink, Switchboard, TableStore
 from modelyard.inference.server import AccessLog, InferenceHandler, Pages
 from modelyard.ports.runtime import LoadOptions
+from modelyard.processes.tls_config import TlsConfig, tls_files
 
 _SWITCH_S = 0.0005
 """A run that ends in a lane waits no longer than this for the interpreter (Python's own default is 5 ms)."""
 _log = logging.getLogger("modelyard.model_server")
-
-
-class TlsConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Certificate chain and key, PEM files."""
-
-    certificate: str
-    key: str
 
 
 class TableConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -232,7 +225,7 @@ class ModelServer:
             proxies=TrustedProxies.of(config.trusted_proxies),
             access_log=access_log.add if access_log is not None else None,
         )
-        tls = _tls_files(config)
+        tls = tls_files(config.tls)
         sockets = [socket.socket(fileno=fd) for fd in config.fds]
         address = (config.host, config.port) if config.port is not None else None
         path = Path(config.unix_path) if config.unix_path is not None else None
@@ -250,7 +243,7 @@ class ModelServer:
             return None
         settings = GrpcSettings(
             max_message_bytes=config.max_body_bytes,
-            tls=_tls_files(config),
+            tls=tls_files(config.tls),
             access_log=access_log.add if access_log is not None else None,
         )
         return await serve_grpc(
@@ -260,11 +253,6 @@ class ModelServer:
             is_ready=lambda: self._board.is_ready and not self._pages.draining,
             settings=settings,
         )
-
-
-def _tls_files(config: ServerConfig) -> TlsFiles | None:
-    tls = config.tls
-    return None if tls is None else TlsFiles(certificate=Path(tls.certificate), key=Path(tls.key))
 
 
 def read_pepper(config: ServerConfig) -> bytes:

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from modelyard.domain.contract import ServingPackage
+from modelyard.domain.contract import Isolation, ServingPackage
 from modelyard.foundation.environments import BuildSettings, Environments
-from modelyard.inference.hosting import RUNTIMES
 from modelyard.inspection.code_bundle_lock import LOCK_FILE
 from modelyard.ports.runtime import ProgramRuntime
 
@@ -21,6 +20,10 @@ def build_environment(
     Raises:
         StartRefused: the environment cannot be built; with the end of the installer's log.
     """
+    if package.isolation is not Isolation.PROCESS:
+        return  # own code never runs anywhere else
+    from modelyard.inference.hosting import RUNTIMES  # numpy is loaded for this alone
+
     if not isinstance(RUNTIMES.get(package.runtime)(), ProgramRuntime):
         return
     source = index if index is not None else "default" if wheels is None else ""

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Any, Final
 
-import httpx
-
 from modelyard.domain.contract import ServingPackage
 from modelyard.domain.errors.inference import RunFailed
-from modelyard.inference.protocol.examples import example_request
 
 _TIMEOUT_S: Final = 30.0
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
@@ -36,6 +33,8 @@ def ask_golden(base: str, name: str, package: ServingPackage, *, tls_cert: str |
     """
     if package.golden is None:
         return GoldenAnswer(text="(the audit recorded no golden answer)", milliseconds=0.0)
+    import httpx  # after the audit, which does not need it
+
     verify = ssl.create_default_context(cafile=tls_cert) if tls_cert else True
     with httpx.Client(base_url=base, verify=verify, timeout=_TIMEOUT_S, trust_env=False) as client:
         path = f"/v2/models/{name}/infer"
@@ -56,6 +55,8 @@ def ask_golden(base: str, name: str, package: ServingPackage, *, tls_cert: str |
 
 def curl_of(base: str, name: str, package: ServingPackage) -> str:
     """A command that answers when it is pasted into a shell."""
+    from modelyard.inference.protocol.examples import example_request  # after the audit: it loads numpy
+
     body = example_request(package.contract, package.golden) or {"inputs": []}
     data = shlex.quote(json.dumps(body, separators=(",", ":"), ensure_ascii=False))
     insecure = " -k" if base.startswith("https") else ""
