@@ -5,6 +5,7 @@ one. Backends with `weight` 0 are to be loaded, warmed and checked with their go
 is how a new revision becomes ready before it answers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from modelyard.domain.access import KeyRecord
@@ -35,7 +36,7 @@ class Backend:
 
     `package` is the directory of the `ServingPackage`. `workers` are Unix socket paths of isolated model workers, in
     use when the isolation is `process`; `isolation` None means that of the route. `weight` is the share of traffic, in
-    parts of the sum over all backends.
+    parts of the sum over all backends. `shadow_percent` of the requests are copied to it, off the response path.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Backend:
     weight: int = 100
     workers: tuple[str, ...] = ()
     isolation: Isolation | None = None
+    shadow_percent: int = 0
 
     def isolation_in(self, route: "ServiceRoute") -> Isolation:
         """Where it runs: a revision may be isolated while the one before it is not."""
@@ -53,8 +55,24 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """Requests that go to `revision` before any weight is looked at.
+
+    All `headers` (names in lower case) have these values, and the key is one of `keys` (ids) where some are named.
+    """
+
+    revision: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRoute:
-    """A service and what answers for it. `revision` is the deployment revision that is the goal."""
+    """A service and what answers for it. `revision` is the deployment revision that is the goal.
+
+    The first of `matches` that fits decides, else the weights; `sticky` is the header whose value is then hashed onto
+    them. `watched` asks the servers for figures of each revision apart.
+    """
 
     name: str
     revision: int
@@ -63,6 +81,9 @@ class ServiceRoute:
     isolation: Isolation = Isolation.SHARED
     limits: Limits = field(default_factory=Limits)
     batching: Batching = field(default_factory=Batching)
+    matches: tuple[Match, ...] = ()
+    sticky: str | None = None
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Final
 
 from modelyard.domain.contract import Isolation
 from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.domain.rollout import Rollout, Shadow
 from modelyard.domain.routing import Batching, Limits
 
 
@@ -33,6 +34,13 @@ class ServiceSpec:
     isolation: Isolation = Isolation.SHARED
     limits: Limits = field(default_factory=Limits)
     batching: Batching = field(default_factory=Batching)
+    rollout: Rollout = field(default_factory=Rollout)
+    shadow: Shadow | None = None
+
+    @property
+    def runs(self) -> tuple[object, ...]:
+        """What its isolated workers are made of; two revisions that agree in it can share them."""
+        return self.model, self.version, self.digest, self.isolation, self.target
 
 
 class Phase(StrEnum):
@@ -42,6 +50,7 @@ class Phase(StrEnum):
     LOADING = "loading"
     SERVING = "serving"
     UPDATING = "updating"
+    CANARY = "canary"
     FAILED = "failed"
     DELETING = "deleting"
     DELETED = "deleted"
@@ -54,6 +63,9 @@ class Trigger(StrEnum):
     READY = "ready"
     SPEC_CHANGED = "spec_changed"
     LOAD_FAILED = "load_failed"
+    CANARY_BEGUN = "canary_begun"
+    PROMOTED = "promoted"
+    ABORTED = "aborted"
     DELETE_ASKED = "delete_asked"
     DRAINED = "drained"
 
@@ -67,11 +79,18 @@ MOVES: Final[Mapping[tuple[Phase, Trigger], Phase]] = {
     (Phase.UPDATING, Trigger.SPEC_CHANGED): Phase.UPDATING,
     (Phase.UPDATING, Trigger.READY): Phase.SERVING,
     (Phase.UPDATING, Trigger.LOAD_FAILED): Phase.SERVING,
+    (Phase.UPDATING, Trigger.ABORTED): Phase.SERVING,
+    (Phase.UPDATING, Trigger.CANARY_BEGUN): Phase.CANARY,
+    (Phase.CANARY, Trigger.PROMOTED): Phase.UPDATING,
+    (Phase.CANARY, Trigger.ABORTED): Phase.SERVING,
+    (Phase.CANARY, Trigger.LOAD_FAILED): Phase.SERVING,
+    (Phase.CANARY, Trigger.SPEC_CHANGED): Phase.UPDATING,
     (Phase.FAILED, Trigger.SPEC_CHANGED): Phase.LOADING,
     (Phase.PENDING, Trigger.DELETE_ASKED): Phase.DELETING,
     (Phase.LOADING, Trigger.DELETE_ASKED): Phase.DELETING,
     (Phase.SERVING, Trigger.DELETE_ASKED): Phase.DELETING,
     (Phase.UPDATING, Trigger.DELETE_ASKED): Phase.DELETING,
+    (Phase.CANARY, Trigger.DELETE_ASKED): Phase.DELETING,
     (Phase.FAILED, Trigger.DELETE_ASKED): Phase.DELETING,
     (Phase.DELETING, Trigger.DRAINED): Phase.DELETED,
 }
