@@ -77,7 +77,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shadow:
-    """A version that is sent copies of requests; nobody waits for its answers. `percent` is the share that is copied."""
+    """A version that is sent copies of requests, whose answers nobody waits for. `percent` is the share copied."""
 
     model: str
     version: str
