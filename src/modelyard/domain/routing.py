@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from modelyard.domain.access import KeyRecord
 from modelyard.domain.contract import Isolation
+from modelyard.domain.issuers import Issuer
 from modelyard.domain.names import DEFAULT_PROJECT
 
 
@@ -88,11 +89,12 @@ class ServiceRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingTable:
-    """All services and all keys. `auth_required` false means that no key is asked for."""
+    """All services, all keys, and whose tokens count. `auth_required` false means that neither is asked for."""
 
     revision: int
     services: tuple[ServiceRoute, ...] = ()
     keys: tuple[KeyRecord, ...] = ()
+    issuers: tuple[Issuer, ...] = ()
     auth_required: bool = False
 
 

@@ -58,6 +58,11 @@ class Places:
         return self.secrets / "pepper"
 
     @property
+    def issuers(self) -> Path:
+        """Public keys of issuers of tokens, as they were fetched last."""
+        return self.data / "issuers"
+
+    @property
     def logs(self) -> Path:
         """One file a process."""
         return self.data / "logs"

@@ -70,6 +70,17 @@ class KeySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """Tokens (JWT) of other issuers, accepted beside keys."""
+
+    issuers: str = setting("", "A YAML file that lists whose tokens are accepted; empty accepts none.", unit="path")
+    refresh_s: float = setting(
+        300.0, "How often an issuer's address is asked for its keys.", unit="seconds", low=1, high=86_400
+    )
+    timeout_s: float = setting(5.0, "How long an issuer may take to answer.", unit="seconds", low=0.1, high=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistorySettings:
     """The chain of history."""
 
@@ -183,6 +194,7 @@ class Settings:
     """All groups."""
 
     keys: KeySettings = field(default_factory=KeySettings)
+    tokens: TokenSettings = field(default_factory=TokenSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
     records: RecordSettings = field(default_factory=RecordSettings)
     api: ApiSettings = field(default_factory=ApiSettings)

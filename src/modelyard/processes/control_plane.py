@@ -32,6 +32,7 @@ from modelyard.control.deployments import (
     Reconciler,
     services_using,
 )
+from modelyard.control.identity import IssuerBook
 from modelyard.control.intake import (
     IntakeParts,
     Step,
@@ -150,7 +151,11 @@ class ControlPlane:
         centre, desk = self._intake(parts)
         self._stack.callback(centre.close)
         board = Board(parts.clock, expected=self.config.model_servers)
-        publisher = Publisher(packages=self.places.packages, auth_required=parts.auth_required, board=board)
+        issuers = self._issuers()
+        parts.put(IssuerBook, issuers)
+        publisher = Publisher(
+            packages=self.places.packages, auth_required=parts.auth_required, board=board, issuers=issuers
+        )
         orchestrators = self._orchestrators()
         deployments = Deployments(
             parts.database, publish=publisher, packages=self.places.packages, targets=orchestrators
@@ -191,6 +196,13 @@ class ControlPlane:
         metrics = self.places.metrics / "control"
         parts.metrics = lambda: render(Group.read(metrics), [_REQUESTS])
         return parts
+
+    def _issuers(self) -> IssuerBook:
+        """Whose tokens count; their addresses are asked beside everything else."""
+        issuers = IssuerBook(self.settings.tokens, kept=self.places.issuers)
+        issuers.start()
+        self._stack.push_async_callback(asyncio.to_thread, issuers.stop)
+        return issuers
 
     def _intake(self, parts: ControlParts) -> tuple[UploadCentre, UploadDesk]:
         intake = IntakeParts(

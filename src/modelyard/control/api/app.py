@@ -23,7 +23,7 @@ from modelyard.control.api.policy import POLICY, PolicyTable, Rule
 from modelyard.control.api.problems import MEDIA_TYPE, headers_of, problem, status_of
 from modelyard.control.api.validation import invalid
 from modelyard.control.history import ANCHOR_FILE, Sequencer, append, chain_key
-from modelyard.control.identity import Authenticator, JournalBook
+from modelyard.control.identity import Authenticator, IssuerBook, JournalBook
 from modelyard.control.records import ControlParts
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.edge import BodyIncomplete, EdgeError, MethodNotAllowed, RouteNotFound
@@ -102,7 +102,11 @@ def _complete(parts: ControlParts) -> None:
     if not parts.has(JournalBook):
         parts.put(JournalBook, JournalBook(append))
     if not parts.has(Authenticator):
-        parts.put(Authenticator, Authenticator(parts.database, pepper=parts.pepper, settings=parts.settings.keys))
+        issuers = parts.get(IssuerBook) if parts.has(IssuerBook) else None
+        authenticator = Authenticator(
+            parts.database, pepper=parts.pepper, settings=parts.settings.keys, issuers=issuers
+        )
+        parts.put(Authenticator, authenticator)
     if not parts.has(Sequencer):
         sequencer = Sequencer(
             parts.database,

@@ -6,6 +6,7 @@ In a route: `who = caller(request)`, then `require(who, Verb.DEPLOY, project=pro
 
 from modelyard.control.identity.authentication import Authenticator
 from modelyard.control.identity.bootstrap import offer_bootstrap, remove_token_file, trade_token
+from modelyard.control.identity.issuers import IssuerBook
 from modelyard.control.identity.journal import Journal, JournalBook
 from modelyard.control.identity.keys import (
     NewKey,
@@ -36,6 +37,7 @@ __all__ = [
     "LOCAL",
     "Actor",
     "Authenticator",
+    "IssuerBook",
     "Journal",
     "JournalBook",
     "NewKey",

@@ -1,5 +1,9 @@
-"""From a presented key to a principal. Mistyped keys cost no look-up; wrong, expired and revoked ones look the same."""
+"""From a presented key or token to a principal.
 
+Mistyped keys cost no look-up; wrong, expired and revoked ones look the same.
+"""
+
+import logging
 import threading
 from contextlib import suppress
 from datetime import timedelta
@@ -7,6 +11,7 @@ from typing import Final
 
 from sqlalchemy import select, update
 
+from modelyard.control.identity.issuers import IssuerBook
 from modelyard.control.identity.keys import key_record
 from modelyard.control.identity.principal import Principal
 from modelyard.control.identity.tables import keys
@@ -15,17 +20,26 @@ from modelyard.control.records import Database
 from modelyard.domain.access import KeyRecord, key_id, matches
 from modelyard.domain.errors.platform import StorageFull, Unauthenticated, Unavailable
 from modelyard.foundation.settings import KeySettings
+from modelyard.foundation.tokens import TokenRefused, looks_like_token
 
 _MARK_EVERY: Final = timedelta(minutes=1)
 _UNKNOWN: Final = "unknown"
+_BY_BEARER: Final = "bearer"
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Authenticator:
-    """Checks keys against the records. `lookups` counts the look-ups, `database.clock` decides what has expired."""
+    """Checks keys against the records. `lookups` counts the look-ups, `database.clock` decides what has expired.
 
-    def __init__(self, database: Database, *, pepper: bytes, settings: KeySettings) -> None:
+    `issuers` is whose tokens are accepted beside keys.
+    """
+
+    def __init__(
+        self, database: Database, *, pepper: bytes, settings: KeySettings, issuers: IssuerBook | None = None
+    ) -> None:
         self._database = database
         self._pepper = pepper
+        self._issuers = issuers
         self.throttle = Throttle(settings, database.clock)
         self.lookups = 0
         self._marking = threading.Lock()
@@ -39,6 +53,8 @@ class Authenticator:
         """
         if key is None:
             raise _refused("no key was sent")
+        if self._issuers is not None and self._issuers.current and looks_like_token(key):
+            return self._bearer(self._issuers, key, source)
         number = key_id(key)
         if number is None:
             raise self._wrong((source, _UNKNOWN))
@@ -51,6 +67,16 @@ class Authenticator:
         self.throttle.succeeded(pair)
         self._mark_used(record.id)
         return Principal(key_id=record.id, name=record.name, scopes=record.scopes, project=record.project)
+
+    def _bearer(self, issuers: IssuerBook, token: str, source: str) -> Principal:
+        try:
+            bearer = issuers.verify(token, now=self._database.clock.now().timestamp())
+        except TokenRefused as error:
+            _LOG.info("a token was refused: %s", error, extra={"source": source})
+            raise self._wrong((source, _BY_BEARER)) from error
+        return Principal(
+            key_id=bearer.id, name=bearer.subject, scopes=bearer.scopes, project=bearer.project, kind="token"
+        )
 
     def _find(self, number: str) -> KeyRecord | None:
         self.lookups += 1

@@ -9,7 +9,10 @@ from modelyard.domain.names import DEFAULT_PROJECT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Who did something. `kind` is key, local (open mode on loopback) or system; `id` is a key's id, never a key."""
+    """Who did something. `kind` is key, token, local (open mode on loopback) or system.
+
+    `id` is a key's id, never a key, or a token's issuer and subject.
+    """
 
     kind: str
     id: str
@@ -24,13 +27,14 @@ class Principal:
     name: str
     scopes: tuple[Scope, ...] = field(repr=False)
     project: str = DEFAULT_PROJECT
+    kind: str = "key"
 
     @property
     def actor(self) -> Actor:
         """As history names it."""
         if self.key_id is None:
             return Actor(kind="local", id=self.name, name=self.name)
-        return Actor(kind="key", id=self.key_id, name=self.name)
+        return Actor(kind=self.kind, id=self.key_id, name=self.name)
 
     @property
     def owner(self) -> str:

@@ -12,10 +12,11 @@ from typing import Final
 from sqlalchemy import delete, insert, select
 
 from modelyard.control.deployments import service_routes
-from modelyard.control.identity import published_keys
+from modelyard.control.identity import IssuerBook, published_keys
 from modelyard.control.nodes import Board
 from modelyard.control.records import Database, Transaction
 from modelyard.control.traffic.tables import routing_tables
+from modelyard.domain.issuers import Issuer
 from modelyard.domain.routing import RoutingTable
 from modelyard.foundation.documents import from_json, to_json
 
@@ -24,10 +25,11 @@ _KEPT: Final = 200
 
 
 class Publisher:
-    """Publishes routing tables. `packages` is the directory of all packages."""
+    """Publishes routing tables. `packages` is the directory of all packages, `issuers` whose tokens count."""
 
-    def __init__(self, *, packages: Path, auth_required: bool, board: Board) -> None:
+    def __init__(self, *, packages: Path, auth_required: bool, board: Board, issuers: IssuerBook | None = None) -> None:
         self._board = board
+        self._issuers = issuers
         self._packages = str(packages)
         self._auth_required = auth_required
 
@@ -38,6 +40,7 @@ class Publisher:
             revision=0 if newest is None else newest[0],
             services=service_routes(tx, packages=self._packages),
             keys=published_keys(tx) if self._auth_required else (),
+            issuers=self._published_issuers(),
             auth_required=self._auth_required,
         )
         known = self._highest_known()
@@ -50,17 +53,20 @@ class Publisher:
         return made.revision
 
     def refresh(self, database: Database) -> None:
-        """Publish what changed without us: a key that was made, revoked or ran out. Cheap when nothing did."""
+        """Publish what changed without us: a key made, revoked or run out, new keys of an issuer. Cheap if none."""
         with database.read() as tx:
             newest = latest(tx)
             if newest is not None:
                 present = from_json(newest[1], RoutingTable)
                 keys = published_keys(tx) if self._auth_required else ()
                 same = present.keys == keys and present.auth_required == self._auth_required
-                if same and self._highest_known() <= present.revision:
+                if same and present.issuers == self._published_issuers() and self._highest_known() <= present.revision:
                     return
         with database.begin() as tx:
             self(tx)
+
+    def _published_issuers(self) -> tuple[Issuer, ...]:
+        return self._issuers.current if self._issuers is not None and self._auth_required else ()
 
     def _highest_known(self) -> int:
         """The newest table that a server holds; newer than ours after records were restored from a backup."""

@@ -1,20 +1,28 @@
-"""Keys as a model server checks them: against the published table, with no look-up anywhere else.
+"""Keys and tokens as a model server checks them: against the published table, with no look-up anywhere else.
 
 A header that was found good is remembered byte for byte until the next table, so that the HMAC is paid once a key and
-table. What is remembered is bounded, and only good keys are: guesses cost the guesser, not us.
+table. What is remembered is bounded, and only good keys are: guesses cost the guesser, not us. Tokens are remembered by
+their digest, good and refused ones, for a short while: a signature costs more than a prediction.
 """
 
-from collections.abc import Iterable
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from time import time
 from typing import Final
 
 from modelyard.domain.access import KeyRecord, Scope, Verb, allows, key_id, matches
 from modelyard.domain.errors.platform import Unauthenticated
+from modelyard.domain.issuers import Issuer
 from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.foundation.tokens import TokenRefused, TokenVerifier, looks_like_token
 
 _REMEMBERED: Final = 4096
+_TOKEN_KEPT_S: Final = 60.0
+_log = logging.getLogger(__name__)
 _SCHEME: Final = b"bearer "
 _HINT: Final = "send the header Authorization: Bearer KEY"
+Digest = bytes
 
 
 class Caller:
@@ -46,14 +54,62 @@ ANYONE: Final = Caller(key="", project=DEFAULT_PROJECT, scopes=[Scope(Verb.ADMIN
 """The caller where no keys are asked for."""
 
 
-class KeyRing:
-    """The keys of one table."""
+class TokenDesk:
+    """The tokens of one table's issuers. What a token was found to be is remembered for at most a minute."""
 
-    def __init__(self, keys: Iterable[KeyRecord], *, pepper: bytes, required: bool) -> None:
+    def __init__(self, issuers: Sequence[Issuer]) -> None:
+        self._issuers = issuers
+        self._verifier: TokenVerifier | None = None
+        self._seen: dict[Digest, tuple[float, Caller | None]] = {}
+
+    def caller(self, token: str, *, now: float) -> Caller | None:
+        """Who the token speaks for; None when it is refused.
+
+        Raises:
+            MissingExtra: what checks signatures is not installed.
+        """
+        digest = hashlib.blake2b(token.encode("latin-1"), digest_size=16).digest()
+        until, caller = self._seen.get(digest, (0.0, None))
+        if now < until:
+            return caller
+        caller = self._verified(token, now)
+        until = now + _TOKEN_KEPT_S
+        if caller is not None and caller.expires_at is not None:
+            until = min(until, caller.expires_at)
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.clear()
+        self._seen[digest] = (until, caller)
+        return caller
+
+    def _verified(self, token: str, now: float) -> Caller | None:
+        if self._verifier is None:
+            self._verifier = TokenVerifier(self._issuers)
+        try:
+            bearer = self._verifier.verify(token, now=now)
+        except TokenRefused as error:
+            _log.info("a token was refused", extra={"reason": str(error)})
+            return None
+        return Caller(key=bearer.id, project=bearer.project, scopes=bearer.scopes, expires_at=bearer.expires_at)
+
+
+class KeyRing:
+    """The keys of one table, and the tokens of its issuers. `clock` gives Unix seconds."""
+
+    def __init__(
+        self,
+        keys: Iterable[KeyRecord],
+        *,
+        pepper: bytes,
+        required: bool,
+        issuers: Sequence[Issuer] = (),
+        clock: Callable[[], float] = time,
+    ) -> None:
         self.required = required
         self._pepper = pepper
+        self._clock = clock
         self._by_id = {record.id: record for record in keys}
         self._good: dict[bytes, Caller] = {}
+        self._tokens = TokenDesk(issuers) if issuers else None
 
     def identify(self, authorization: bytes | None) -> Caller:
         """The caller behind the value of an Authorization header (RFC 6750, section 2.1).
@@ -68,7 +124,7 @@ class KeyRing:
         caller = self._good.get(authorization)
         if caller is None:
             caller = self._check(authorization)
-        elif caller.expires_at is not None and caller.expires_at <= time():
+        elif caller.expires_at is not None and caller.expires_at <= self._clock():
             raise _refused()
         return caller
 
@@ -76,11 +132,16 @@ class KeyRing:
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise _refused()
         key = authorization[len(_SCHEME) :].strip().decode("latin-1")
+        if self._tokens is not None and looks_like_token(key):
+            bearer = self._tokens.caller(key, now=self._clock())
+            if bearer is None:
+                raise _refused()
+            return bearer
         identity = key_id(key)
         if identity is None:
             raise _refused()
         record = self._by_id.get(identity)
-        if not matches(record, key, pepper=self._pepper, now=time()) or record is None:
+        if not matches(record, key, pepper=self._pepper, now=self._clock()) or record is None:
             raise _refused()
         caller = Caller(key=record.id, project=record.project, scopes=record.scopes, expires_at=record.expires_at)
         if len(self._good) >= _REMEMBERED:

@@ -71,7 +71,7 @@ class Switchboard:
             return
         self.revision = table.revision
         required = table.auth_required or self._options.keys_required
-        self.keys = KeyRing(table.keys, pepper=self._pepper, required=required)
+        self.keys = KeyRing(table.keys, pepper=self._pepper, required=required, issuers=table.issuers)
         wanted = {(route.project, route.name): route for route in table.services}
         for place in [place for place in self.services if place not in wanted]:
             self._draining += self.services.pop(place).backends.values()
