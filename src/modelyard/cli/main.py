@@ -52,6 +52,10 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "projects": ("modelyard.cli.governance:projects", "Projects: list, create."),
         "history": ("modelyard.cli.governance:history", "Who did what, what was live when."),
     },
+    "Keep": {
+        "backup": ("modelyard.cli.backups:backup", "Copy the whole platform into one file."),
+        "restore": ("modelyard.cli.backups:restore", "Put a backup back into an empty place."),
+    },
 }
 """Section of the help → command → where it is (`module:attribute`) and its line in the help."""
 

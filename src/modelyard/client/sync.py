@@ -9,6 +9,7 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 
 from modelyard.client import calls
+from modelyard.client.backing_up import Backup, BackupFile
 from modelyard.client.calls import Call, Document
 from modelyard.client.connection import Connection
 from modelyard.client.documents import Prediction, ServiceInfo, Upload, Version
@@ -23,6 +24,8 @@ OnCheck = Callable[[Mapping[str, Any]], None]
 POLL_S: Final = 0.15
 DEPLOY_TIMEOUT_S: Final = 120.0
 AUDIT_TIMEOUT_S: Final = 300.0
+BACKUP_TIMEOUT: Final = httpx.Timeout(60.0, read=600.0)
+"""The records are copied before the first byte comes."""
 
 
 class Client:
@@ -176,6 +179,27 @@ class Client:
     def undeploy(self, name: str) -> None:
         """Take a service away."""
         self.send(calls.remove("services", name, project=self.connection.project))
+
+    # Keeping
+
+    def backup(self, path: str | Path) -> Backup:
+        """Write the whole platform into the new file `path`, while it works; needs a key with `admin`.
+
+        Raises:
+            Conflict: the file is there already.
+            BackupDamaged: the platform gave the backup up, or the line broke; nothing is left of it then.
+        """
+        url = f"{self.connection.url}/api/v1/backups"
+        try:
+            with BackupFile(Path(path)) as file, self._http.stream("POST", url, timeout=BACKUP_TIMEOUT) as answer:
+                if not answer.is_success:
+                    answer.read()
+                raise_for(answer)
+                for block in answer.iter_raw():
+                    file.write(block)
+                return file.finish(answer.headers["x-backup"])
+        except httpx.TransportError as error:
+            raise not_reachable(self.connection, error) from error
 
 
 class Service:

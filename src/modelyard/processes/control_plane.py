@@ -22,7 +22,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from modelyard.control.api import create_app, end_streams, open_parts, problem
-from modelyard.control.catalog import VersionRecord, VersionUsers, find_model, set_alias
+from modelyard.control.backups import Backups
+from modelyard.control.catalog import Removals, VersionRecord, VersionUsers, find_model, set_alias
 from modelyard.control.deployments import (
     ORCHESTRATORS,
     Addresses,
@@ -63,21 +64,16 @@ from modelyard.foundation.http import (
 )
 from modelyard.foundation.metrics import Book, Family, Group, Kind, render
 from modelyard.foundation.places import Places
-from modelyard.foundation.registry import Registry
 from modelyard.foundation.settings import AuditSettings, UploadSettings, load
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
 from modelyard.foundation.telemetry import set_up_logging
 from modelyard.inspection import InspectionPolicy, TrustedKey
-from modelyard.ports.artifact_store import ArtifactStore
 from modelyard.ports.orchestrator import Orchestrator
+from modelyard.processes.artifact_stores import ARTIFACT_STORES
 from modelyard.processes.tls_config import TlsConfig, tls_files
 
 TITLE: Final = "modelyard: control-plane"
-ARTIFACT_STORES: Final = Registry[ArtifactStore](
-    group="modelyard.artifact_stores",
-    builtin={"files": "modelyard.integrations.artifact_stores.files:FileArtifactStore"},
-)
 _REQUESTS: Final = Family(
     name="modelyard_control_requests_total",
     help="Requests of the control listener, by method and status.",
@@ -174,6 +170,14 @@ class ControlPlane:
             parts.put(kind, service)
         parts.put(VersionUsers, VersionUsers(ask=[services_using]))
         parts.put(Addresses, Addresses(self.config.inference_url))
+        removals = Removals(parts.database, artifacts=parts.artifacts, packages=self.places.packages)
+        parts.put(Removals, removals)
+        parts.put(
+            Backups,
+            Backups(database=parts.database, artifacts=parts.artifacts, places=self.places, removals=removals),
+        )
+        with parts.database.begin() as tx:
+            publisher(tx)  # the table in force may name places of another directory, when this one was restored
         await feed.start()
         self._stack.push_async_callback(feed.stop)
         reconciler.start()

@@ -4,6 +4,7 @@ from typing import Final
 
 from fastapi import APIRouter
 
+from modelyard.control.backups.routes import router as backups
 from modelyard.control.catalog.routes import router as catalog
 from modelyard.control.deployments.routes import router as deployments
 from modelyard.control.history.routes import router as history
@@ -11,4 +12,4 @@ from modelyard.control.identity.routes import router as identity
 from modelyard.control.intake.routes import router as intake
 from modelyard.control.nodes.routes import router as nodes
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (catalog, intake, deployments, nodes, history, identity)
+ROUTERS: Final[tuple[APIRouter, ...]] = (catalog, intake, deployments, nodes, history, identity, backups)

@@ -57,6 +57,8 @@ POLICY: Final[Mapping[tuple[str, str], Rule]] = {
     ("GET", f"{_V1}/events"): _READ,
     ("GET", f"{_V1}/settings"): _ADMIN,
     ("GET", f"{_V1}/plugins"): _READ,
+    ("GET", f"{_V1}/backups"): _ADMIN,
+    ("POST", f"{_V1}/backups"): _ADMIN,
     # identity
     ("GET", f"{_V1}/me"): Rule(Open.ANY_KEY),
     ("GET", f"{_V1}/keys"): _ADMIN,

@@ -31,6 +31,7 @@ STATUS: Final[Mapping[type[ModelyardError], int]] = {
     platform.MissingExtra: 501,
     platform.StartRefused: 503,
     platform.ArtifactDamaged: 500,
+    platform.BackupDamaged: 422,
     # the edge
     edge.EdgeError: 400,
     edge.BadFraming: 400,

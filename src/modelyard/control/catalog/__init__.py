@@ -8,15 +8,17 @@ from modelyard.control.catalog.documents import version_document
 from modelyard.control.catalog.library import set_alias
 from modelyard.control.catalog.lookup import CHAMPION, find_model, find_version, package_directory, resolve
 from modelyard.control.catalog.registration import register_version
-from modelyard.control.catalog.removal import VersionUsers
+from modelyard.control.catalog.removal import Removals, StoredNames, VersionUsers, stored_names
 from modelyard.control.catalog.values import ModelRecord, NewVersion, Resolved, StoredFile, VersionRecord
 
 __all__ = [
     "CHAMPION",
     "ModelRecord",
     "NewVersion",
+    "Removals",
     "Resolved",
     "StoredFile",
+    "StoredNames",
     "VersionRecord",
     "VersionUsers",
     "find_model",
@@ -25,5 +27,6 @@ __all__ = [
     "register_version",
     "resolve",
     "set_alias",
+    "stored_names",
     "version_document",
 ]

@@ -11,7 +11,7 @@ from modelyard.control.catalog.documents import version_document
 from modelyard.control.catalog.library import ModelChanges, change_model, remove_alias, set_alias
 from modelyard.control.catalog.listing import list_reviews, list_versions
 from modelyard.control.catalog.lookup import find_model, find_version
-from modelyard.control.catalog.removal import VersionUsers, give_back_room
+from modelyard.control.catalog.removal import Removals, VersionUsers
 from modelyard.control.catalog.schemas import (
     AliasBody,
     DecisionBody,
@@ -153,7 +153,7 @@ def delete(
     """For good: its files go, its name is never used again, its history stays."""
     parts = parts_of(request)
     deleted = _carry_out(request, VersionAction.DELETE, (model, version, project), if_match=if_match)
-    give_back_room(parts.database, artifacts=parts.artifacts, packages=parts.places.packages, version=deleted)
+    parts.get(Removals).give_back(deleted)
     return Response(status_code=204)
 
 

@@ -77,10 +77,10 @@ def place_package(package: Path, digest: str, *, places: Places) -> None:
 def sweep(places: Places, artifacts: ArtifactStore, *, digests: Collection[str], blobs: Collection[str]) -> list[str]:
     """Remove packages and blobs that no version names; returns what was removed. Only before uploads are taken.
 
-    `digests` are the bundle digests and `blobs` the file digests of all versions.
+    `digests` are those of the bundles that have a package, `blobs` those of the files of all versions, in hex.
     """
     removed: list[str] = []
-    wanted = {digest.removeprefix(PREFIX) for digest in digests}
+    wanted = frozenset(digests)
     for place in list(places.packages.iterdir()):
         if place.name not in wanted:
             remove_tree(place)

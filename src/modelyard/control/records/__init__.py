@@ -5,7 +5,7 @@
 as a branch in `records/migrations/versions/<capability>_<number>.py`.
 """
 
-from modelyard.control.records.backup import back_up, restore
+from modelyard.control.records.backup import back_up, read_copy, restore
 from modelyard.control.records.database import Database, Transaction
 from modelyard.control.records.idempotency import Answer, keep, recall
 from modelyard.control.records.ids import make_id
@@ -14,7 +14,7 @@ from modelyard.control.records.opening import OpenedRecords, open_records
 from modelyard.control.records.outbox import Event, emit, events_after, forget_events, last_event
 from modelyard.control.records.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, Position, cut, read_cursor, write_cursor
 from modelyard.control.records.parts import ControlParts, parts_of
-from modelyard.control.records.schema import Migrated, migrate
+from modelyard.control.records.schema import Migrated, migrate, schema_heads
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -42,9 +42,11 @@ __all__ = [
     "migrate",
     "open_records",
     "parts_of",
+    "read_copy",
     "read_cursor",
     "recall",
     "restore",
+    "schema_heads",
     "to_microseconds",
     "write_cursor",
 ]

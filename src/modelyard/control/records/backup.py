@@ -2,8 +2,11 @@
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+
+from sqlalchemy import Connection, create_engine
 
 from modelyard.domain.errors.platform import InvalidRequest
 
@@ -36,6 +39,17 @@ def restore(copy: Path, target: Path) -> None:
             target.with_name(target.name + companion).unlink()
     target.with_name(f".{target.name}.restored").rename(target)
     _sync(target.parent)
+
+
+@contextmanager
+def read_copy(copy: Path) -> Iterator[Connection]:
+    """Look into a copy that nobody writes, without changing a byte of it."""
+    engine = create_engine(f"sqlite:///file:{copy}?mode=ro&immutable=1&uri=true")
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def check(file: Path) -> None:

@@ -74,6 +74,11 @@ def migrate(database: Database, *, backups: Path, kept: int = 5) -> Migrated:
     return Migrated(before=tuple(sorted(before)), after=tuple(sorted(heads)), backup=copy)
 
 
+def schema_heads(connection: Connection) -> tuple[str, ...]:
+    """The migrations that these records have behind them, the last of each capability."""
+    return tuple(sorted(MigrationContext.configure(connection).get_current_heads()))
+
+
 def _written_by(connection: Connection) -> str:
     if not inspect(connection).has_table(about.name):
         return "unknown version"

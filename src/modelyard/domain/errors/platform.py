@@ -102,6 +102,13 @@ class StartRefused(ModelyardError):
     title = "Modelyard does not start like this"
 
 
+class BackupDamaged(ModelyardError):
+    """A backup that is not whole, or not one at all; nothing of it was put back."""
+
+    code = "backup_damaged"
+    title = "The backup cannot be used"
+
+
 class ArtifactDamaged(ModelyardError):
     """Stored bytes are no longer those that were stored; they are not given out."""
 

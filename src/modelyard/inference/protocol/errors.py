@@ -42,6 +42,7 @@ STATUS: Final[Mapping[type[ModelyardError], int]] = MappingProxyType(
         platform.MissingExtra: 501,
         platform.StartRefused: 500,
         platform.ArtifactDamaged: 500,
+        platform.BackupDamaged: 422,
         uploads.UploadRefused: 400,
         ModelyardError: 500,
     }
