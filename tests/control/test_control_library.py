@@ -7,7 +7,7 @@ import pytest
 from modelyard.control.catalog import find_model, find_version, package_directory, resolve
 from modelyard.control.catalog.decisions import decide
 from modelyard.control.catalog.library import ModelChanges, change_model, set_alias
-from modelyard.control.catalog.removal import give_back_room
+from modelyard.control.catalog.removal import Removals
 from modelyard.control.catalog.search import Wanted, search_models
 from modelyard.control.history.reading import Wanted as WantedEntries
 from modelyard.control.history.reading import list_entries
@@ -135,7 +135,8 @@ def test_deleting_gives_back_only_what_no_other_version_needs(parts, add_version
         with parts.database.begin() as tx:
             archived = decide(tx, LOCAL, version=version, action=VersionAction.ARCHIVE)
             deleted = decide(tx, LOCAL, version=archived, action=VersionAction.DELETE)
-        give_back_room(parts.database, artifacts=parts.artifacts, packages=parts.places.packages, version=deleted)
+        removals = Removals(parts.database, artifacts=parts.artifacts, packages=parts.places.packages)
+        removals.give_back(deleted)
         assert parts.artifacts.exists(sha256) is (version is first)
         assert package_directory(parts.places.packages, deleted).exists() is (version is first)
     assert add_version(parts, content=b"new").version == "2", "a deleted version's name is not used again"

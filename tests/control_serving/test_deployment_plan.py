@@ -200,6 +200,14 @@ def test_a_lost_worker_of_the_live_revision_is_started_again() -> None:
     assert made.status == SERVING
 
 
+def test_workers_that_moved_are_followed() -> None:
+    status = replace(SERVING, workers={"1": ("/elsewhere/w.sock",)})
+    moved = plan(service(status, Isolation.PROCESS), seen(report("a", 7), replicas=(worker(1, 0),)), now=NOW)
+    assert moved.status.workers_of(1) == (worker(1, 0).address,)
+    starting = seen(report("a", 7), replicas=(worker(1, 0, ReplicaState.STARTING),))
+    assert plan(service(status, Isolation.PROCESS), starting, now=NOW).status == status
+
+
 def test_deleting_takes_the_route_away_first_then_the_workers_then_the_service() -> None:
     status = Status(goal=1, phase=Phase.DELETING, live=1, awaiting=9, since=NOW)
     gone = service(status, Isolation.PROCESS)

@@ -22,8 +22,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from modelyard.control.api import create_app, end_streams, open_parts, problem
-from modelyard.control.backups import Backups
-from modelyard.control.catalog import Removals, VersionRecord, VersionUsers, find_model, set_alias
+from modelyard.control.catalog import VersionRecord, VersionUsers, find_model, set_alias
 from modelyard.control.deployments import (
     ORCHESTRATORS,
     Addresses,
@@ -170,12 +169,6 @@ class ControlPlane:
             parts.put(kind, service)
         parts.put(VersionUsers, VersionUsers(ask=[services_using]))
         parts.put(Addresses, Addresses(self.config.inference_url))
-        removals = Removals(parts.database, artifacts=parts.artifacts, packages=self.places.packages)
-        parts.put(Removals, removals)
-        parts.put(
-            Backups,
-            Backups(database=parts.database, artifacts=parts.artifacts, places=self.places, removals=removals),
-        )
         with parts.database.begin() as tx:
             publisher(tx)  # the table in force may name places of another directory, when this one was restored
         await feed.start()

@@ -22,6 +22,8 @@ from modelyard.control.api.openapi import describe
 from modelyard.control.api.policy import POLICY, PolicyTable, Rule
 from modelyard.control.api.problems import MEDIA_TYPE, headers_of, problem, status_of
 from modelyard.control.api.validation import invalid
+from modelyard.control.backups import Backups
+from modelyard.control.catalog import Removals
 from modelyard.control.history import ANCHOR_FILE, Sequencer, append, chain_key
 from modelyard.control.identity import Authenticator, IssuerBook, JournalBook
 from modelyard.control.records import ControlParts
@@ -40,8 +42,9 @@ def create_app(
 ) -> FastAPI:
     """The application. `routers` are mounted below `/api/v1` besides those of the capabilities; they need `rules`.
 
-    The parts must hold the services that the capabilities' routes ask for; `Authenticator` and `Sequencer` are added
-    here when they are not there yet.
+    The parts must hold the services that the capabilities' routes ask for; those that need nothing
+    but the parts themselves (`Authenticator`, `Sequencer`, `Removals`, `Backups`) are added here when they are not
+    there yet.
     """
     _complete(parts)
     app = _mounted(routers)
@@ -99,6 +102,7 @@ def problem_answer(error: ModelyardError, request: Request) -> JSONResponse:
 
 
 def _complete(parts: ControlParts) -> None:
+    _complete_storage(parts)
     if not parts.has(JournalBook):
         parts.put(JournalBook, JournalBook(append))
     if not parts.has(Authenticator):
@@ -115,6 +119,17 @@ def _complete(parts: ControlParts) -> None:
             settings=parts.settings.history,
         )
         parts.put(Sequencer, sequencer)
+
+
+def _complete_storage(parts: ControlParts) -> None:
+    if not parts.has(Removals):
+        removals = Removals(parts.database, artifacts=parts.artifacts, packages=parts.places.packages)
+        parts.put(Removals, removals)
+    if not parts.has(Backups):
+        backups = Backups(
+            database=parts.database, artifacts=parts.artifacts, places=parts.places, removals=parts.get(Removals)
+        )
+        parts.put(Backups, backups)
 
 
 @asynccontextmanager

@@ -150,7 +150,7 @@ def choose_candidate(service: Service, *, now: float) -> tuple[Service, dict[int
 def _advance(service: Service, observed: Observed, *, now: float, patience_s: float) -> Plan:
     status = service.status
     if status.candidate is None:
-        return Plan(status=status)
+        return Plan(status=_follow_workers(service, observed))
     readiness = judge(service, status.candidate, observed)
     if readiness.ready:
         return _switch(service, status.candidate)
@@ -163,6 +163,17 @@ def _advance(service: Service, observed: Observed, *, now: float, patience_s: fl
         return _give_up(service, status.candidate, late + readiness.reason)
     workers = {**status.workers, str(status.candidate): readiness.workers} if readiness.workers else status.workers
     return Plan(status=replace(status, workers=workers, reason=readiness.reason))
+
+
+def _follow_workers(service: Service, observed: Observed) -> Status:
+    """The live revision's workers may have moved: a restored data directory has other sockets."""
+    status = service.status
+    if status.live is None or service.spec(status.live).isolation is not Isolation.PROCESS:
+        return status
+    found = _judge_workers(service, status.live, observed)
+    if not found.ready or found.workers == status.workers_of(status.live):
+        return status
+    return replace(status, workers={**status.workers, str(status.live): found.workers})
 
 
 def _switch(service: Service, revision: int) -> Plan:
