@@ -12,6 +12,7 @@ from modelyard.domain.access import KeyRecord
 from modelyard.domain.contract import Isolation
 from modelyard.domain.issuers import Issuer
 from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.domain.upstreams import Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,8 @@ class Backend:
 
     `package` is the directory of the `ServingPackage`. `workers` are Unix socket paths of isolated model workers, in
     use when the isolation is `process`; `isolation` None means that of the route. `weight` is the share of traffic, in
-    parts of the sum over all backends. `shadow_percent` of the requests are copied to it, off the response path.
+    parts of the sum over all backends. `shadow_percent` of the requests are copied to it, off the response path. With
+    `upstream` a server elsewhere answers, and there is no package.
     """
 
     model: str
@@ -49,6 +51,7 @@ class Backend:
     workers: tuple[str, ...] = ()
     isolation: Isolation | None = None
     shadow_percent: int = 0
+    upstream: Upstream | None = None
 
     def isolation_in(self, route: "ServiceRoute") -> Isolation:
         """Where it runs: a revision may be isolated while the one before it is not."""
@@ -88,14 +91,27 @@ class ServiceRoute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SealedSecret:
+    """A secret as it lies on disk and travels in tables: only whoever has the sealing key can open `sealed`."""
+
+    project: str
+    name: str
+    sealed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingTable:
-    """All services, all keys, and whose tokens count. `auth_required` false means that neither is asked for."""
+    """All services, all keys, and whose tokens count. `auth_required` false means that neither is asked for.
+
+    `secrets` are those that the services name, sealed.
+    """
 
     revision: int
     services: tuple[ServiceRoute, ...] = ()
     keys: tuple[KeyRecord, ...] = ()
     issuers: tuple[Issuer, ...] = ()
     auth_required: bool = False
+    secrets: tuple[SealedSecret, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ from modelyard.foundation.http import (
 )
 from modelyard.foundation.listening import bind
 from modelyard.foundation.metrics import Book
+from modelyard.foundation.outbound import OutboundRules
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
 from modelyard.foundation.telemetry import set_up_logging
@@ -45,6 +46,7 @@ from modelyard.inference.admission import SharedLimits
 from modelyard.inference.grpc import GrpcListener, GrpcSettings, serve_grpc
 from modelyard.inference.routing import ACCOUNT, BoardOptions, ControlLink, Switchboard, TableStore
 from modelyard.inference.server import AccessLog, InferenceHandler, Pages
+from modelyard.inference.upstreams import UpstreamOptions
 from modelyard.ports.runtime import LoadOptions
 from modelyard.processes.tls_config import TlsConfig, tls_files
 
@@ -64,13 +66,22 @@ class TableConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     cache: str | None = None
 
 
+class UpstreamConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What holds for all upstreams: private addresses, a file of certificate authorities, the largest answer."""
+
+    allow_private: bool = True
+    ca_file: str | None = None
+    max_answer_bytes: int = 64 << 20
+
+
 class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Settings of one model server.
 
     It listens on inherited descriptors `fds`, or on `host` and `port` (0 takes a free one), or on `unix_path`; for
     gRPC, if at all, on `grpc_fds` or on `host` and `grpc_port`; with `address_file`, the addresses it got are written
     there, one a line, those of gRPC behind the word `grpc`. `hosts` are names beyond loopback that `Host`
-    may carry; ["*"] allows any. `pepper` is the file with the hex key of the key hashes. `metrics` is the directory of
+    may carry; ["*"] allows any. `pepper` is the file with the hex key of the key hashes, `sealing_key` the one that
+    opens sealed secrets. `metrics` is the directory of
     mapped counters and limits, shared by all servers of this machine. `auth` required asks for keys whatever the table
     says. `threads` are for one run of a model. `deadline_s` and `max_in_flight` are defaults of services; `drain_s` is
     the grace period; `wait_first_s` how long the models of the first table are waited for before it listens and says
@@ -91,6 +102,8 @@ class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     hosts: list[str] = msgspec.field(default_factory=list)
     trusted_proxies: list[str] = msgspec.field(default_factory=list)
     pepper: str | None = None
+    sealing_key: str | None = None
+    upstreams: UpstreamConfig = msgspec.field(default_factory=UpstreamConfig)
     metrics: str | None = None
     auth: Literal["open", "required"] = "open"
     threads: int = 1
@@ -123,6 +136,8 @@ class ModelServer:
                 deadline_s=config.deadline_s,
                 load=LoadOptions(threads=config.threads, device=config.device),
                 keys_required=config.auth == "required",
+                upstreams=upstream_options(config.upstreams),
+                sealing_key=Path(config.sealing_key) if config.sealing_key else None,
             ),
             book=self._book,
             limits=self._limits,
@@ -253,6 +268,12 @@ class ModelServer:
             is_ready=lambda: self._board.is_ready and not self._pages.draining,
             settings=settings,
         )
+
+
+def upstream_options(config: UpstreamConfig) -> UpstreamOptions:
+    """The same in the terms of the data plane."""
+    rules = OutboundRules(allow_private=config.allow_private, ca_file=config.ca_file)
+    return UpstreamOptions(rules=rules, max_answer_bytes=config.max_answer_bytes)
 
 
 def read_pepper(config: ServerConfig) -> bytes:

@@ -89,6 +89,11 @@ STATUS: Final[Mapping[type[ModelyardError], int]] = {
     inference.Overloaded: 503,
     inference.DeadlineExceeded: 504,
     inference.RunFailed: 500,
+    inference.UpstreamUnreachable: 502,
+    inference.UpstreamRefused: 502,
+    inference.UpstreamFailed: 502,
+    inference.UpstreamTimeout: 504,
+    inference.UpstreamBusy: 503,
 }
 
 

@@ -128,3 +128,38 @@ class RunFailed(ModelyardError):
 
     code = "run_failed"
     title = "The model failed to answer"
+
+
+class UpstreamUnreachable(ModelyardError):
+    """The upstream could not be asked: no connection, or it refuses ours."""
+
+    code = "upstream_unreachable"
+    title = "The upstream cannot be reached"
+
+
+class UpstreamRefused(UpstreamUnreachable):
+    """The upstream does not take the key that this platform has for it."""
+
+    code = "upstream_refused"
+    title = "The upstream does not take our key"
+
+
+class UpstreamFailed(RunFailed):
+    """The upstream failed, or answered something that cannot be relayed."""
+
+    code = "upstream_failed"
+    title = "The upstream failed to answer"
+
+
+class UpstreamTimeout(DeadlineExceeded):
+    """The upstream did not answer in the time that its service allows it."""
+
+    code = "upstream_timeout"
+    title = "The upstream took too long"
+
+
+class UpstreamBusy(Unavailable):
+    """The upstream takes no more requests just now; Retry-After is its own where it gave one."""
+
+    code = "upstream_busy"
+    title = "The upstream is at its limit"

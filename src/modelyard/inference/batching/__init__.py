@@ -5,6 +5,7 @@ from modelyard.inference.batching.call import Call
 from modelyard.inference.batching.lane import Lane
 from modelyard.inference.batching.local import LocalRunner
 from modelyard.inference.batching.pace import Pace
+from modelyard.inference.batching.queue import Queue
 from modelyard.inference.batching.runner import Done, Runner
 
-__all__ = ["BatchLimits", "Batcher", "Call", "Done", "Lane", "LocalRunner", "Observer", "Pace", "Runner"]
+__all__ = ["BatchLimits", "Batcher", "Call", "Done", "Lane", "LocalRunner", "Observer", "Pace", "Queue", "Runner"]

@@ -75,17 +75,18 @@ class InferenceService:
 
     def _model(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
         service, backend = self._backend(request, asked)
-        assert backend.package is not None
-        package = backend.package
-        document = model_metadata(service.name, live_versions(service), package.platform, package.contract)
+        assert backend.contract is not None
+        document = model_metadata(service.name, live_versions(service), backend.platform, backend.contract)
         return json_format.ParseDict(document, self._answers["ModelMetadata"]())
 
     def _config(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401
         service, backend = self._backend(request, asked)
-        assert backend.package is not None
-        package, wait_ms = backend.package, service.goal.batching.max_wait_ms
+        assert backend.contract is not None
         document = model_configuration(
-            service.name, package.platform, package.contract, max_queue_delay_us=int(wait_ms * 1000)
+            service.name,
+            backend.platform,
+            backend.contract,
+            max_queue_delay_us=int(service.goal.batching.max_wait_ms * 1000),
         )
         return json_format.ParseDict({"config": document}, self._answers["ModelConfig"]())
 

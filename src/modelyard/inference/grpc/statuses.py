@@ -31,6 +31,8 @@ STATUS: Final[Mapping[type[ModelyardError], Any]] = MappingProxyType(
         inference.InferenceInvalid: StatusCode.INVALID_ARGUMENT,
         inference.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
         inference.RunFailed: StatusCode.INTERNAL,
+        inference.UpstreamUnreachable: StatusCode.UNAVAILABLE,
+        inference.UpstreamFailed: StatusCode.UNAVAILABLE,
         platform.NotFound: StatusCode.NOT_FOUND,
         platform.Conflict: StatusCode.ABORTED,
         platform.PreconditionFailed: StatusCode.FAILED_PRECONDITION,

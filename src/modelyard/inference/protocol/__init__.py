@@ -6,6 +6,14 @@ Inference Protocol V2 with its extensions for binary data, classification and sc
 """
 
 from modelyard.inference.protocol.answers import write_infer
+from modelyard.inference.protocol.asking import (
+    answer_signature,
+    contract_of,
+    read_answer,
+    read_described,
+    takes_binary,
+    write_question,
+)
 from modelyard.inference.protocol.datatypes import to_raw
 from modelyard.inference.protocol.errors import STATUS, status_of, write_error
 from modelyard.inference.protocol.metadata import (
@@ -32,9 +40,13 @@ __all__ = [
     "Signature",
     "Spent",
     "Wanted",
+    "answer_signature",
+    "contract_of",
     "model_configuration",
     "model_metadata",
     "parse_json_size",
+    "read_answer",
+    "read_described",
     "read_infer",
     "read_mlflow",
     "read_tensors",
@@ -43,10 +55,12 @@ __all__ = [
     "server_metadata",
     "statistics",
     "status_of",
+    "takes_binary",
     "to_raw",
     "typed_outputs",
     "write_error",
     "write_infer",
     "write_mlflow",
+    "write_question",
     "write_v1",
 ]

@@ -29,6 +29,8 @@ STATUS: Final[Mapping[type[ModelyardError], int]] = MappingProxyType(
         inference.InferenceInvalid: 400,
         inference.DeadlineExceeded: 504,
         inference.RunFailed: 500,
+        inference.UpstreamUnreachable: 502,
+        inference.UpstreamFailed: 502,
         platform.NotFound: 404,
         platform.Conflict: 409,
         platform.PreconditionFailed: 412,

@@ -9,10 +9,11 @@ from enum import StrEnum
 from modelyard.domain.contract import Isolation, ModelContract, ServingPackage
 from modelyard.domain.routing import Backend, BackendStatus, Batching, ServiceRoute
 from modelyard.foundation.http.wire import HeaderLines, header_lines
-from modelyard.inference.batching import Batcher, BatchLimits, Runner
+from modelyard.inference.batching import Batcher, BatchLimits, Queue, Runner
 from modelyard.inference.protocol import Signature
 from modelyard.inference.routing.measures import BackendMeasures
 from modelyard.inference.routing.workers import WorkerPool
+from modelyard.inference.upstreams import UpstreamClient, UpstreamQueue, V2Upstream
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,10 @@ class BackendKey:
 
 
 class ServedBackend:
-    """Holds what answers. `signature` and `batcher` are there from `READY` on."""
+    """Holds what answers. `signature` and `batcher` are there from `READY` on.
+
+    A server elsewhere is asked through `client`; one that speaks the OpenAI dialect has neither signature nor batcher.
+    """
 
     def __init__(self, key: BackendKey, backend: Backend, measures: BackendMeasures) -> None:
         self.key = key
@@ -65,8 +69,11 @@ class ServedBackend:
         self.memory_bytes: int | None = None
         self.device = ""
         self.package: ServingPackage | None = None
+        self.contract: ModelContract | None = None
+        self.platform = ""
+        self.client: UpstreamClient | None = None
         self.signature: Signature | None = None
-        self.batcher: Batcher | None = None
+        self.batcher: Queue | None = None
         self.runner: Runner | None = None
         self._release: Callable[[], None] | None = None
         self.headers: HeaderLines = header_lines(
@@ -92,11 +99,32 @@ class ServedBackend:
     ) -> None:
         """Take what answers; `release` gives it back."""
         self.package = package
+        self.contract = package.contract
+        self.platform = package.platform
         self.runner = runner
         self._release = release
         self.signature = Signature(self.key.service, package.contract, package.golden)
         limits = batch_limits(package.contract, batching)
         self.batcher = Batcher(runner, limits, asyncio.get_running_loop(), observer=self.measures)
+
+    def lend(self, release: Callable[[], None]) -> None:
+        """Take what has to be given back in the end, whatever becomes of this backend before."""
+        self._release = release
+
+    def equip_relay(self, client: UpstreamClient) -> None:
+        """Take an upstream whose dialect is relayed as it is."""
+        self.client = client
+        self.contract = ModelContract(inputs=(), outputs=())
+        self.platform = client.upstream.protocol.value
+
+    def equip_upstream(self, upstream: V2Upstream) -> None:
+        """Take a V2 upstream that was learned."""
+        assert upstream.contract is not None
+        self.client = upstream.client
+        self.contract = upstream.contract
+        self.platform = upstream.platform
+        self.signature = Signature(self.key.service, upstream.contract)
+        self.batcher = UpstreamQueue(upstream, asyncio.get_running_loop(), observer=self.measures)
 
     def became_ready(self, *, load_s: float, memory_bytes: int, device: str) -> None:
         """It may take traffic."""
@@ -123,7 +151,7 @@ class ServedBackend:
         if self._release is not None:
             self._release()
             self._release = None
-        self.signature = self.batcher = self.runner = None
+        self.signature = self.batcher = self.runner = self.client = None
 
     def status(self) -> BackendStatus:
         """What a report says of it."""
@@ -134,7 +162,7 @@ class ServedBackend:
             digest=self.key.digest,
             revision=self.key.revision,
             state=self.state.value,
-            reason=self.reason,
+            reason=self.reason or ("" if self.client is None else self.client.trouble),
             load_s=self.load_s,
             memory_bytes=self.memory_bytes,
         )

@@ -4,6 +4,8 @@ One input is one inference request. Everything here is updated once a batch, exc
 """
 
 import logging
+from collections.abc import Mapping
+from time import perf_counter
 from typing import Final
 
 from modelyard.foundation.metrics import Account, Book, Family, Histogram, Kind
@@ -71,6 +73,15 @@ MODEL_LOAD: Final = Family(
     help="Time to load, warm up and check the model, in the process that took longest to say so.",
     labels=("project", "service", "model", "version", "process"),
 )
+FIRST_BYTE: Final = Family(
+    name="modelyard_time_to_first_byte_seconds",
+    kind=Kind.HISTOGRAM,
+    help="From the whole request received to the first part of an answer that streams.",
+    labels=_MODEL,
+)
+TOKENS: Final = _counter(
+    "modelyard_tokens_total", "Tokens as upstreams count them: prompt, completion.", *_MODEL, "kind"
+)
 TABLE_REVISION: Final = Family(
     name="modelyard_routing_table_revision",
     kind=Kind.GAUGE,
@@ -94,6 +105,8 @@ FAMILIES: Final = (
     IN_FLIGHT,
     MODEL_MEMORY,
     MODEL_LOAD,
+    FIRST_BYTE,
+    TOKENS,
     TABLE_REVISION,
 )
 """All of them, in the order they are shown."""
@@ -135,10 +148,13 @@ class ServiceMeasures:
 class BackendMeasures:
     """The figures of one backend; what a `Batcher` tells."""
 
-    __slots__ = ("_failures", "_inference", "_queue", "_request", "_rows", "_runs", "_service", "load", "memory")
+    __slots__ = ("_book", "_failures", "_inference", "_labels", "_queue", "_request", "_rows", "_runs", "_service",
+                 "load", "memory")  # fmt: skip
 
     def __init__(self, book: Book, service: ServiceMeasures, *labels: str) -> None:
         self._service = service
+        self._book = book
+        self._labels = labels
         self._request = book.histogram(REQUEST_DURATION, *labels)
         self._inference = book.histogram(INFERENCE_DURATION, *labels)
         self._queue = book.histogram(QUEUE_DURATION, *labels)
@@ -161,6 +177,21 @@ class BackendMeasures:
         if given:
             self._service.ok(len(given))
             _observe_since(self._request, given, now)
+
+    def began(self, started: float) -> None:
+        """An answer that streams has begun."""
+        self._book.histogram(FIRST_BYTE, *self._labels).observe(perf_counter() - started)
+
+    def relayed(self, *, started: float, tokens: Mapping[str, int]) -> None:
+        """An answer from elsewhere was passed on whole; `tokens` are its counts by kind."""
+        took = perf_counter() - started
+        self._service.ok(1)
+        self._rows.add()
+        self._runs.add()
+        self._inference.observe(took)
+        self._request.observe(took)
+        for kind, count in tokens.items():
+            self._book.counter(TOKENS, *self._labels, kind).add(max(count, 0))
 
     def failed(self, error: Exception, calls: int) -> None:
         """A run raised."""

@@ -3,7 +3,8 @@
 from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.inference import DeadlineExceeded, NotReady, Overloaded, RunFailed, VersionNotFound
 from modelyard.domain.errors.platform import RateLimited
-from modelyard.domain.routing import ServiceRoute
+from modelyard.domain.routing import Backend, ServiceRoute
+from modelyard.domain.upstreams import UpstreamProtocol
 from modelyard.inference.admission import Gate, SharedLimits, TokenBucket
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend
 from modelyard.inference.routing.measures import ServiceMeasures
@@ -30,6 +31,11 @@ class Service:
         self._default_deadline_s = deadline_s
         self._bucket: TokenBucket | None = None
         self._gate: Gate | None = None
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether it speaks the OpenAI dialect, and no tensors."""
+        return any(is_openai(backend) for backend in self.goal.backends)
 
     def limit(self, limits: SharedLimits) -> None:
         """Take the goal's limits into effect."""
@@ -122,7 +128,7 @@ class Service:
             NotReady: nothing is loaded yet; the text says why.
         """
         backend = self.split.pick()
-        if backend is None or backend.signature is None:
+        if backend is None or (backend.signature is None and backend.client is None):
             raise self._not_ready()
         return backend
 
@@ -150,3 +156,8 @@ class Service:
     def _not_ready(self) -> NotReady:
         reasons = [backend.reason for backend in self.backends.values() if backend.reason]
         return NotReady(reasons[0] if reasons else "the model is being loaded", hint="try again in a moment")
+
+
+def is_openai(backend: Backend) -> bool:
+    """Whether a server elsewhere answers for it in the OpenAI dialect."""
+    return backend.upstream is not None and backend.upstream.protocol is UpstreamProtocol.OPENAI

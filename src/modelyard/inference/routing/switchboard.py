@@ -9,13 +9,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Final
 
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.routing import Backend, BackendStatus, RoutingTable, ServiceRoute
+from modelyard.domain.upstreams import Upstream, UpstreamProtocol
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.metrics import Book
 from modelyard.inference.admission import KeyRing, SharedLimits
@@ -24,9 +27,12 @@ from modelyard.inference.routing.measures import TABLE_REVISION, BackendMeasures
 from modelyard.inference.routing.models import ModelKey, ModelShelf
 from modelyard.inference.routing.services import Service
 from modelyard.inference.routing.workers import WorkerPool
+from modelyard.inference.upstreams import SecretBook, UpstreamClient, UpstreamOptions, V2Upstream
 from modelyard.ports.runtime import LoadOptions
 
 _DRAIN_EVERY_S: Final = 0.05
+_FIRST_AGAIN_S: Final = 0.5
+_LONGEST_AGAIN_S: Final = 5.0
 _log = logging.getLogger(__name__)
 Place = tuple[str, str]
 
@@ -35,13 +41,15 @@ Place = tuple[str, str]
 class BoardOptions:
     """Defaults of all services: bound on requests in flight in this process, deadline, and how models are loaded.
 
-    `keys_required` asks for keys whatever the table says.
+    `keys_required` asks for keys whatever the table says. `sealing_key` is the file that opens sealed secrets.
     """
 
     max_in_flight: int = 1024
     deadline_s: float = 30.0
     load: LoadOptions = LoadOptions()  # noqa: RUF009  (frozen)
     keys_required: bool = False
+    upstreams: UpstreamOptions = UpstreamOptions()  # noqa: RUF009  (frozen)
+    sealing_key: Path | None = None
 
 
 class Switchboard:
@@ -60,6 +68,7 @@ class Switchboard:
         self._pepper = pepper
         self._on_change = on_change
         self._shelf = ModelShelf(options.load)
+        self._secrets = SecretBook(options.sealing_key)
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining: list[ServedBackend] = []
         self._drain_timer: asyncio.TimerHandle | None = None
@@ -72,6 +81,7 @@ class Switchboard:
         self.revision = table.revision
         required = table.auth_required or self._options.keys_required
         self.keys = KeyRing(table.keys, pepper=self._pepper, required=required, issuers=table.issuers)
+        self._secrets.take(table.secrets)
         wanted = {(route.project, route.name): route for route in table.services}
         for place in [place for place in self.services if place not in wanted]:
             self._draining += self.services.pop(place).backends.values()
@@ -139,7 +149,7 @@ class Switchboard:
         for wish in route.backends:
             key = BackendKey.of(route, wish)
             backend = service.backends.get(key)
-            if backend is None or backend.state is BackendState.FAILED:
+            if backend is None or (backend.state is BackendState.FAILED and wish.upstream is None):
                 labels = (route.project, route.name, wish.model, wish.version)
                 backend = ServedBackend(key, wish, BackendMeasures(self._book, service.measures, *labels))
                 service.backends[key] = backend
@@ -148,11 +158,12 @@ class Switchboard:
                 _adjust(backend, route, wish)
 
     def _prepare(self, backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
-        work = (
-            self._attach(backend, route, wish)
-            if backend.key.isolation is Isolation.PROCESS
-            else self._load(backend, route)
-        )
+        if wish.upstream is not None:
+            work = self._reach(backend, route, wish.upstream)
+        elif backend.key.isolation is Isolation.PROCESS:
+            work = self._attach(backend, route, wish)
+        else:
+            work = self._load(backend, route)
         task = asyncio.get_running_loop().create_task(work, name=f"prepare {route.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -179,6 +190,33 @@ class Switchboard:
         except Exception as error:  # noqa: BLE001  (a package that cannot be read must not end the task unseen)
             backend.failed(_explain(error))
         self._settle()
+
+    async def _reach(self, backend: ServedBackend, route: ServiceRoute, upstream: Upstream) -> None:
+        """Make sure that somebody answers there; while nobody does, try again for as long as it is wanted."""
+        own = asyncio.current_task()
+        client = UpstreamClient(upstream, self._options.upstreams, secret=partial(self._secrets.open, route.project))
+
+        def release() -> None:
+            client.close()
+            if own is not None:
+                own.cancel()
+
+        backend.lend(release)
+        pause, began = _FIRST_AGAIN_S, perf_counter()
+        while backend.state is not BackendState.READY:
+            try:
+                await _meet(backend, client)
+                backend.became_ready(load_s=perf_counter() - began, memory_bytes=0, device="elsewhere")
+            except Exception as error:  # noqa: BLE001  (whatever it is, it is a reason why nobody answers there)
+                reason = _explain(error)
+                if (backend.state, backend.reason) != (BackendState.FAILED, reason):
+                    backend.failed(reason)
+                    self._settle()
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_AGAIN_S)
+        self._settle()
+        if upstream.check_s:
+            await client.watch()
 
     def _workers_changed(self, backend: ServedBackend) -> None:
         pool = backend.workers
@@ -227,6 +265,16 @@ def _adjust(backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
         backend.batcher.limits = batch_limits(backend.package.contract, route.batching)
     if backend.workers is not None:
         backend.workers.follow(wish.workers)
+
+
+async def _meet(backend: ServedBackend, client: UpstreamClient) -> None:
+    await client.probe()
+    if client.upstream.protocol is UpstreamProtocol.OPENAI:
+        backend.equip_relay(client)
+    else:
+        upstream = V2Upstream(client)
+        await upstream.learn()
+        backend.equip_upstream(upstream)
 
 
 def _explain(error: Exception) -> str:

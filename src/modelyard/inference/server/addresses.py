@@ -32,9 +32,14 @@ class Page(StrEnum):
     PING = "ping"
     VERSION = "version"
     METRICS = "metrics"
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
 
 
-POSTED: Final = frozenset({Page.INFER, Page.INDEX, Page.LOAD, Page.UNLOAD, Page.PREDICT, Page.INVOCATIONS})
+RELAYED: Final = frozenset({Page.CHAT, Page.COMPLETIONS, Page.EMBEDDINGS})
+"""Pages of the OpenAI dialect that services with an upstream answer."""
+POSTED: Final = RELAYED | {Page.INFER, Page.INDEX, Page.LOAD, Page.UNLOAD, Page.PREDICT, Page.INVOCATIONS}
 """Pages that take POST; all others take GET and HEAD."""
 OPEN: Final = frozenset({Page.LIVE, Page.READY, Page.PING})
 """Pages that never ask for a key; with keys required they answer without a body."""
@@ -69,6 +74,9 @@ _SERVER: Final[Mapping[tuple[str, ...], Page]] = {
     ("v2", "models", "stats"): Page.ALL_STATS,
     ("v2", "repository", "index"): Page.INDEX,
     ("v1", "models"): Page.V1_MODELS,
+    ("v1", "chat", "completions"): Page.CHAT,
+    ("v1", "completions"): Page.COMPLETIONS,
+    ("v1", "embeddings"): Page.EMBEDDINGS,
 }
 _OF_MODEL: Final[Mapping[tuple[str, ...], Page]] = {
     (): Page.MODEL,
@@ -77,6 +85,10 @@ _OF_MODEL: Final[Mapping[tuple[str, ...], Page]] = {
     ("stats",): Page.MODEL_STATS,
     ("infer",): Page.INFER,
 }
+_V1_HINT: Final = (
+    "of the OpenAI API there are /v1/models, /v1/chat/completions, /v1/completions and /v1/embeddings, for services"
+    " with such an upstream; POST /v2/models/NAME/infer asks any other"
+)
 _REPOSITORY: Final[Mapping[str, Page]] = {"load": Page.LOAD, "unload": Page.UNLOAD}
 _MODEL_AT: Final = 2
 
@@ -94,6 +106,8 @@ def read_address(path: str) -> Address:
     project = None
     if len(parts) > _MODEL_AT and parts[0] == "p":
         project, parts = parts[1], parts[2:]
+    if parts[:2] == ("openai", "v1"):  # as KServe writes them
+        parts = parts[1:]
     page = _SERVER.get(parts)
     if page is not None:
         return Address(page, project)
@@ -113,5 +127,6 @@ def read_address(path: str) -> Address:
         case _:
             found = None
     if found is None:
-        raise RouteNotFound("there is nothing at this address", hint="GET /v2/models lists what is served")
+        hint = _V1_HINT if parts[:1] == ("v1",) else "GET /v2/models lists what is served"
+        raise RouteNotFound("there is nothing at this address", hint=hint)
     return found

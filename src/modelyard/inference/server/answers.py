@@ -28,10 +28,14 @@ def send_error(request: Request, reply: Reply, error: ModelyardError, *, headers
     if reply.closed:
         return
     status, body = write_error(error, request_id=request.id)
-    close = False
+    more, close = error_headers(error)
+    reply.send(status, body, headers=more if close else HeaderLines(headers + more), close=close)
+
+
+def error_headers(error: ModelyardError) -> tuple[HeaderLines, bool]:
+    """What HTTP wants beside an error, and whether the connection ends with it."""
     if isinstance(error, Unauthenticated):
-        headers, close = _CHALLENGE, True
-    elif isinstance(error, (RateLimited, Unavailable)):
-        wait = max(1, math.ceil(error.retry_after_s))
-        headers = HeaderLines(headers + b"retry-after: %d\r\n" % wait)
-    reply.send(status, body, headers=headers, close=close)
+        return _CHALLENGE, True
+    if isinstance(error, (RateLimited, Unavailable)):
+        return HeaderLines(b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after_s))), False
+    return NO_HEADERS, False

@@ -14,10 +14,11 @@ from modelyard.domain.errors.platform import NotFound
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.inference.admission import ANYONE, Caller
 from modelyard.inference.routing import ServedBackend, Service, Switchboard
-from modelyard.inference.server.addresses import OPEN, POSTED, Address, Page, read_address
+from modelyard.inference.server.addresses import OPEN, POSTED, RELAYED, Address, Page, read_address
 from modelyard.inference.server.answers import send_error
 from modelyard.inference.server.call import InferCall
 from modelyard.inference.server.dialects import MLFLOW, V1, V2, Dialect
+from modelyard.inference.server.openai import OpenAiDoor
 from modelyard.inference.server.pages import Pages
 from modelyard.inference.server.reach import service_to_ask, unreachable
 
@@ -33,12 +34,15 @@ class InferenceHandler:
     def __init__(self, board: Switchboard, pages: Pages) -> None:
         self._board = board
         self._pages = pages
+        self._openai = OpenAiDoor(board)
         self._infer: dict[str, dict[str, Service]] = {}
 
     def services_changed(self) -> None:
         """Rebuild the known infer addresses. To be called after each table."""
         known: dict[str, dict[str, Service]] = {}
         for (project, name), service in self._board.services.items():
+            if service.is_relayed:
+                continue  # takes no tensors: the slow way says what it takes
             known.setdefault(f"/v2/models/{name}/infer", {})[project] = service
             known[f"/p/{project}/v2/models/{name}/infer"] = _Everywhere(service)
         self._infer = known
@@ -76,6 +80,8 @@ class InferenceHandler:
         if predicts is not None:
             service = self._service_for(address, caller)
             self._predict(request, reply, service, version=address.version, dialect=predicts)
+        elif page in RELAYED:
+            self._openai.answer(address, request, reply, caller)
         else:
             self._pages.show(address, request, reply, caller)
 
@@ -83,7 +89,7 @@ class InferenceHandler:
         if address.page is not Page.INVOCATIONS:
             return service_to_ask(self._board, caller, address.project, address.model)
         service = self._board.only_service()
-        if service is None:
+        if service is None or service.is_relayed:
             raise NotFound(
                 "this address needs exactly one service to be there", hint="POST to /v2/models/NAME/infer instead"
             )

@@ -57,7 +57,7 @@ class Pages:
             Page.INDEX: self._index,
             Page.LOAD: self._load,
             Page.UNLOAD: self._load,
-            Page.V1_MODELS: self._models,
+            Page.V1_MODELS: self._v1_models,
             Page.V1_MODEL: self._v1_model,
             Page.VERSION: self._version,
             Page.METRICS: self._figures,
@@ -92,11 +92,16 @@ class Pages:
         names = sorted(service.name for service in readable_services(self._board, caller, address.project))
         send_json(reply, {"models": names})
 
+    def _v1_models(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
+        """As KServe lists them, and beside it as OpenAI does: those that a question can name."""
+        services = sorted(readable_services(self._board, caller, address.project), key=lambda service: service.name)
+        data = [_openai_model(service) for service in services if service.is_relayed]
+        send_json(reply, {"models": [service.name for service in services], "object": "list", "data": data})
+
     def _model(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         service, backend = self._backend(address, caller)
-        assert backend.package is not None
-        package = backend.package
-        document = model_metadata(service.name, live_versions(service), package.platform, package.contract)
+        assert backend.contract is not None
+        document = model_metadata(service.name, live_versions(service), backend.platform, backend.contract)
         send_json(reply, document, headers=backend.headers)
 
     def _model_ready(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
@@ -105,14 +110,17 @@ class Pages:
 
     def _v1_model(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         service = self._service(address, caller)
-        send_json(reply, {"name": service.name, "ready": bool(service.split.items)})
+        named = _openai_model(service) if service.is_relayed else {}
+        send_json(reply, {"name": service.name, "ready": bool(service.split.items), **named})
 
     def _model_config(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         service, backend = self._backend(address, caller)
-        assert backend.package is not None
-        package, wait_ms = backend.package, service.goal.batching.max_wait_ms
+        assert backend.contract is not None
         document = model_configuration(
-            service.name, package.platform, package.contract, max_queue_delay_us=int(wait_ms * 1000)
+            service.name,
+            backend.platform,
+            backend.contract,
+            max_queue_delay_us=int(service.goal.batching.max_wait_ms * 1000),
         )
         send_json(reply, document, headers=backend.headers)
 
@@ -150,6 +158,10 @@ class Pages:
     def _backend(self, address: Address, caller: Caller) -> tuple[Service, ServedBackend]:
         service = self._service(address, caller)
         return service, backend_of(service, address.version)
+
+
+def _openai_model(service: Service) -> dict[str, object]:
+    return {"id": service.name, "object": "model", "created": 0, "owned_by": service.project}
 
 
 def index_rows(services: Iterable[Service], *, only_ready: bool) -> Iterator[tuple[str, str, str, str]]:

@@ -9,7 +9,7 @@ from typing import Final
 from modelyard.domain.access import Verb
 from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.inference import ModelNotFound
-from modelyard.domain.errors.platform import Forbidden
+from modelyard.domain.errors.platform import Forbidden, NotSupported
 from modelyard.inference.admission import Caller
 from modelyard.inference.routing import ServedBackend, Service, Switchboard
 
@@ -44,16 +44,24 @@ def service_to_read(board: Switchboard, caller: Caller, project: str | None, nam
     return service
 
 
-def service_to_ask(board: Switchboard, caller: Caller, project: str | None, name: str) -> Service:
-    """The service of this name, for a prediction.
+def service_to_ask(
+    board: Switchboard, caller: Caller, project: str | None, name: str, *, relayed: bool = False
+) -> Service:
+    """The service of this name, for a prediction, or for a question that is `relayed` as it is.
 
     Raises:
         ModelNotFound: there is none, or the caller may not know of it.
         Forbidden: the key lacks the scope infer.
+        NotSupported: it speaks the other dialect.
     """
     service = board.find(project or caller.project, name)
     if service is None or not caller.may(Verb.INFER, service.project, service.name):
         raise unreachable(board, caller, project, name)
+    if service.is_relayed is not relayed:
+        raise NotSupported(
+            "this service takes tensors" if relayed else "this service speaks the OpenAI dialect",
+            hint="POST /v2/models/NAME/infer" if relayed else "POST /v1/chat/completions with its name as the model",
+        )
     return service
 
 

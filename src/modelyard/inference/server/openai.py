@@ -1,0 +1,231 @@
+"""The OpenAI dialect on our listener: a question goes to the upstream that its `model` names, the answer comes back.
+
+`model` is a service of the caller's project (or of the one in the address). Keys, limits and accounts are those of any
+service; what the caller's client never sees is the upstream's address and key. A stream is passed on event by event, no
+faster than the client takes it; a client that goes ends the request there too.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+
+from modelyard.domain.errors.base import ModelyardError, quote
+from modelyard.domain.errors.edge import UnsupportedMediaType
+from modelyard.domain.errors.inference import DeadlineExceeded, ModelNotFound, UpstreamFailed, UpstreamTimeout
+from modelyard.foundation.http.exchange import Reply, Request
+from modelyard.foundation.outbound import Answer, Question
+from modelyard.inference.admission import Caller, Gate
+from modelyard.inference.routing import ServedBackend, Service, Switchboard
+from modelyard.inference.server.addresses import Address, Page
+from modelyard.inference.server.answers import error_headers
+from modelyard.inference.server.reach import service_to_ask
+from modelyard.inference.upstreams import (
+    Chat,
+    StreamReader,
+    TokenCounts,
+    UpstreamClient,
+    counts_of,
+    is_for_caller,
+    read_question,
+    stream_error,
+    write_openai_error,
+)
+
+_log = logging.getLogger(__name__)
+TARGETS: Final[Mapping[Page, str]] = {
+    Page.CHAT: "/chat/completions",
+    Page.COMPLETIONS: "/completions",
+    Page.EMBEDDINGS: "/embeddings",
+}
+_JSON: Final = "application/json"
+_EVENTS: Final = "text/event-stream"
+_OK: Final = 200
+_PASSED_ON: Final = (b"traceparent", b"tracestate")
+_MOST_REFUSAL_BYTES: Final = 256 << 10
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """One question under way."""
+
+    chat: Chat
+    target: str
+    request: Request
+    reply: Reply
+    service: Service
+    backend: ServedBackend
+    client: UpstreamClient
+    gate: Gate | None
+    started: float
+
+
+class OpenAiDoor:
+    """Answers the addresses of the OpenAI dialect."""
+
+    def __init__(self, board: Switchboard) -> None:
+        self._board = board
+        self._asking: set[asyncio.Task[None]] = set()
+
+    def answer(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
+        """Take one question; it is answered when the upstream has answered."""
+        try:
+            asked = self._admit(address, request, reply, caller)
+        except ModelyardError as error:
+            _refuse(request, reply, error)
+            return
+        task = asyncio.get_running_loop().create_task(_relay(asked), name=f"relay {asked.service.name}")
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+        def end() -> None:
+            task.cancel()
+
+        reply.on_disconnect(end)
+
+    def _admit(self, address: Address, request: Request, reply: Reply, caller: Caller) -> _Asked:
+        started = perf_counter()
+        kind = (request.get(b"content-type") or _JSON.encode()).split(b";")[0].strip().lower()
+        if kind != _JSON.encode():
+            raise UnsupportedMediaType("this address does not read that content type", hint=f"send {_JSON}")
+        chat = read_question(request.body)
+        service = service_to_ask(self._board, caller, address.project, chat.model, relayed=True)
+        measures = service.measures
+        measures.received.add()
+        try:
+            gate = service.enter()
+        except ModelyardError as error:
+            measures.rejected(error.code)
+            raise
+        try:
+            backend = service.pick()
+            client = backend.client
+            if client is None:
+                raise ModelNotFound(f"{quote(chat.model)} does not speak this dialect", hint="POST /v2/models/…/infer")
+        except ModelyardError as error:
+            service.leave(gate)
+            measures.rejected(error.code)
+            raise
+        return _Asked(chat, TARGETS[address.page], request, reply, service, backend, client, gate, started)
+
+
+async def _relay(asked: _Asked) -> None:
+    """Ask, pass on, and book how it ended; every way out is booked once."""
+    service, reply = asked.service, asked.reply
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", asked.request.id.encode())]
+    headers += [(name, value) for name in _PASSED_ON if (value := asked.request.get(name)) is not None]
+    question = Question("POST", asked.target, headers, asked.chat.body_for(asked.client.upstream))
+    try:
+        async with asyncio.timeout(_allowed_s(asked)), asked.client.ask(question) as answer:
+            await _pass_on(asked, answer)
+    except asyncio.CancelledError:
+        service.leave(asked.gate)
+        service.measures.lost("cancelled", "cancelled")
+        raise
+    except TimeoutError:
+        _fail(asked, DeadlineExceeded("the upstream's answer was not there by the deadline", hint="allow more time"))
+    except ModelyardError as error:
+        _fail(asked, error)
+    except Exception:  # noqa: BLE001  (the edge of a task: one answer that nobody foresaw)
+        _log.exception("an answer could not be relayed", extra={"request_id": asked.request.id})
+        _fail(asked, UpstreamFailed("the upstream's answer could not be passed on"))
+    else:
+        service.leave(asked.gate)
+    if not reply.is_finished and not reply.closed:
+        reply.abort()
+
+
+async def _pass_on(asked: _Asked, answer: Answer) -> None:
+    if is_for_caller(answer.status):
+        body = await _whole(asked, answer, _MOST_REFUSAL_BYTES)
+        asked.service.measures.answered_with("upstream_4xx")
+        _send(asked, answer, body)
+    elif answer.content_type == _EVENTS:
+        await _stream(asked, answer)
+    else:
+        body = await _whole(asked, answer, asked.client.options.max_answer_bytes)
+        asked.backend.measures.relayed(started=asked.started, tokens=_tokens(counts_of(body)))
+        _send(asked, answer, body)
+
+
+async def _whole(asked: _Asked, answer: Answer, most: int) -> bytes:
+    try:
+        async with asyncio.timeout(asked.client.timeout_s) as limit:
+            return await answer.read(most)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise UpstreamTimeout("the upstream fell silent in the middle of its answer") from error
+
+
+def _send(asked: _Asked, answer: Answer, body: bytes) -> None:
+    kind = answer.headers.get(b"content-type", _JSON.encode()).decode("latin-1")
+    asked.reply.send(answer.status, body, content_type=kind, headers=asked.backend.headers)
+
+
+async def _stream(asked: _Asked, answer: Answer) -> None:
+    """Event by event; each part within the upstream's time, all of them within that of a stream."""
+    client, reply = asked.client, asked.reply
+    reader = StreamReader(hides_usage=client.upstream.stream_usage and not asked.chat.wants_usage)
+    reply.start(_OK, content_type=f"{_EVENTS}; charset=utf-8", headers=asked.backend.headers)
+    asked.backend.measures.began(asked.started)
+    sent = 0
+    parts = answer.parts()
+    while True:
+        try:
+            async with asyncio.timeout(client.timeout_s) as limit:
+                part = await anext(parts, None)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise UpstreamTimeout("the upstream fell silent in the middle of its answer") from error
+        passed = reader.finish() if part is None else reader.feed(part)
+        sent += len(passed)
+        if sent > client.options.max_answer_bytes:
+            raise UpstreamFailed("the upstream's answer is too large", hint="upstreams.max_answer_bytes bounds it")
+        if passed:
+            reply.write(passed)
+            await reply.drain()
+        if part is None:
+            break
+    reply.finish()
+    asked.backend.measures.relayed(started=asked.started, tokens=_tokens(reader.counts))
+
+
+def _tokens(counts: TokenCounts | None) -> dict[str, int]:
+    return {} if counts is None else {"prompt": counts.prompt, "completion": counts.completion}
+
+
+def _allowed_s(asked: _Asked) -> float | None:
+    """What the service's own deadline and the bound of a stream allow for the whole answer; None sets no bound."""
+    wish_ms = asked.service.goal.limits.deadline_ms
+    bounds_ms = [] if wish_ms is None else [wish_ms]
+    if asked.chat.stream:
+        bounds_ms.append(asked.client.upstream.stream_timeout_ms)
+    return min(bounds_ms) / 1000 if bounds_ms else None
+
+
+def _fail(asked: _Asked, error: ModelyardError) -> None:
+    """Book the failure and say it: as an error document, or as the last event of a stream that began."""
+    asked.service.leave(asked.gate)
+    asked.service.book_failure(error)
+    reply = asked.reply
+    if reply.closed or reply.is_finished:
+        return
+    if reply.is_answered:
+        reply.write(stream_error(error, request_id=asked.request.id))
+        reply.finish()
+    else:
+        _refuse(asked.request, reply, error, backend=asked.backend)
+
+
+def _refuse(request: Request, reply: Reply, error: ModelyardError, *, backend: ServedBackend | None = None) -> None:
+    if reply.closed:
+        return
+    status, body = write_openai_error(error, request_id=request.id)
+    headers, close = error_headers(error)
+    if backend is not None and not close:
+        headers = type(headers)(backend.headers + headers)
+    reply.send(status, body, headers=headers, close=close)
