@@ -24,7 +24,7 @@ import numpy as np
 from modelyard.domain.contract import Isolation, ModelFormat, ServingPackage
 from modelyard.foundation.documents import to_json, write_package
 from modelyard.foundation.environments import CodePolicy, Environment, Environments, base_interpreter
-from modelyard.inference.routing.frames import FrameReader, Kind, frame, pack_tensors, unpack_tensors
+from modelyard.inference.routing.frames import FrameReader, Kind, pack_tensors, run_frame, unpack_tensors
 from modelyard.inspection.code_bundle import inputs_as, read_contract
 
 DOUBLE = """
@@ -144,7 +144,7 @@ class Worker:
         """Run one batch; the kind of the answer, and tensors or the text of the failure."""
         assert self.channel is not None
         self.asked += 1
-        self.channel.sendall(frame(Kind.RUN, self.asked, pack_tensors(inputs)))
+        self.channel.sendall(run_frame(self.asked, pack_tensors(inputs), left_ms=60_000))
         while True:
             kind, number, payload = self.next()
             if kind in (Kind.ANSWER, Kind.FAILURE):

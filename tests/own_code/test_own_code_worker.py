@@ -14,7 +14,7 @@ import pytest
 from own_code_kit import DOUBLE, X, running_worker
 
 from modelyard.foundation.environments import CodePolicy
-from modelyard.inference.routing.frames import Kind, frame, pack_tensors
+from modelyard.inference.routing.frames import Kind, pack_tensors, run_frame
 
 TEXTS = {
     "inputs": [{"name": "x", "datatype": "BYTES", "shape": [-1, 1]}],
@@ -156,7 +156,7 @@ class TestContainment:
         with running_worker(tmp_path, code("time.sleep(2.5)\nreturn x[:, :1]")) as worker:
             worker.connect()
             assert worker.channel is not None
-            worker.channel.sendall(frame(Kind.RUN, 1, pack_tensors({"x": X})))
+            worker.channel.sendall(run_frame(1, pack_tensors({"x": X}), left_ms=60_000))
             kinds = [worker.next()[0]]
             while kinds[-1] is not Kind.ANSWER:
                 kinds.append(worker.next()[0])
@@ -218,7 +218,7 @@ class TestContainment:
         with running_worker(tmp_path, code("time.sleep(0.5)\nreturn x[:, :1]")) as worker:
             worker.connect()
             assert worker.channel is not None
-            worker.channel.sendall(frame(Kind.RUN, 1, pack_tensors({"x": X})))
+            worker.channel.sendall(run_frame(1, pack_tensors({"x": X}), left_ms=60_000))
             time.sleep(0.1)
             worker.process.send_signal(signal.SIGTERM)
             kind = worker.next()[0]

@@ -33,6 +33,29 @@ class Batching:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resilience:
+    """What is done when an isolated worker fails, is silent or slow.
+
+    A prediction may be run twice unless `idempotent` is false; then only what no worker has begun goes to another.
+    `retries` is how often a run that failed through no fault of its input is tried on another worker, while the budget
+    allows: each failure takes a token, each success gives `retry_gain` of one. `try_timeout_ms` counts a longer run as
+    failed. `hedge` sends a second copy after the 95th percentile of run times, for at most `hedge_share` of all runs.
+    The circuit opens after `breaker_failures` failures in a row of the workers, whatever the worker. `eject` sets aside
+    workers that fail, or are `slow_factor` times slower, where their peers are not; never more than half of them.
+    """
+
+    idempotent: bool = True
+    retries: int = 1
+    retry_gain: float = 0.1
+    try_timeout_ms: int | None = None
+    hedge: bool = False
+    hedge_share: float = 0.05
+    breaker_failures: int = 8
+    eject: bool = True
+    slow_factor: float = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
     """One model version that may answer for a service.
 
@@ -88,6 +111,7 @@ class ServiceRoute:
     matches: tuple[Match, ...] = ()
     sticky: str | None = None
     watched: bool = False
+    resilience: Resilience = field(default_factory=Resilience)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

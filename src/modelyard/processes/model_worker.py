@@ -4,9 +4,10 @@
     python -m modelyard.processes.model_worker --package DIR --socket PATH --title NAME [--threads N] [--memory BYTES]
 
 The configuration is the same names as JSON. Loads the model, then listens (0600), then says that it is ready. Runs
-leave the event loop, so that it answers pings while the model works. Ends with its supervisor, and on SIGTERM after
-what it has in hand. A package that cannot be loaded ends it with exit code 78. A package with code of its own is handed
-over to `own_code_worker`, which replaces this process.
+leave the event loop, so that it answers pings while the model works. What nobody waits for any more is not begun; a
+run that goes on long after that ends the process. Ends with its supervisor, and on SIGTERM after what it has in hand.
+A package that cannot be loaded ends it with exit code 78. A package with code of its own is handed over
+to `own_code_worker`, which replaces this process.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,11 +32,28 @@ from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import begin_child
 from modelyard.inference.batching import Lane
 from modelyard.inference.hosting import RUNTIMES, HostedModel, load_model
-from modelyard.inference.routing.frames import Failure, FrameReader, Hello, Kind, frame, pack_tensors, unpack_tensors
+from modelyard.inference.routing.frames import (
+    Failure,
+    FrameReader,
+    Hello,
+    Kind,
+    frame,
+    open_run,
+    pack_tensors,
+    unpack_tensors,
+)
+from modelyard.inference.routing.workers.diary import Diary, diary_path
 from modelyard.ports.runtime import LoadOptions, ProgramRuntime
 
 _GRACE_S: Final = 30.0
 _LAST_WRITES_S: Final = 0.05
+_WATCH_EVERY_S: Final = 1.0
+_SHORTEST_LIMIT_S: Final = 10.0
+_BEYOND_S: Final = 5.0
+EXIT_HUNG: Final = 70
+"""A run went on long after the last of its callers had gone (sysexits.h: EX_SOFTWARE)."""
+_TRANSIENT: Final = (ConnectionError, TimeoutError)
+"""What a model raises when something beside it is away: no fault of the input, and it may pass."""
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -54,23 +73,25 @@ class WorkerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Worker:
-    """The model, its lane and what is in hand."""
+    """The model, its lane and what is in hand. `diary` tells those who outlive it which run it is in."""
 
-    def __init__(self, hosted: HostedModel, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, hosted: HostedModel, loop: asyncio.AbstractEventLoop, diary: Diary) -> None:
         self.hosted = hosted
         self.loop = loop
+        self.diary = diary
+        self.connections = 0
+        self.over_at = float("inf")
         self.lane = Lane("run")
         self.in_hand = 0
         self.idle = asyncio.Event()
         self.idle.set()
 
-    @property
-    def hello(self) -> bytes:
-        """The first frame of every connection."""
+    def hello(self, connection: int) -> bytes:
+        """The first frame of a connection."""
         hosted = self.hosted
         return frame(
             Kind.HELLO,
-            0,
+            connection,
             _pack(
                 Hello(
                     pid=os.getpid(),
@@ -87,15 +108,36 @@ class Worker:
         """Line up one run; its answer goes to `connection`."""
         self.in_hand += 1
         self.idle.clear()
-        self.lane.submit(lambda: self._run(payload, number, connection))
+        left_s, tensors = open_run(payload)
+        until = time.monotonic() + left_s
+        self.lane.submit(lambda: self._run(tensors, number, connection, until=until))
 
-    def _run(self, payload: bytes, number: int, connection: "Connection") -> None:
-        try:
-            answer = frame(Kind.ANSWER, number, pack_tensors(self.hosted.run(unpack_tensors(payload))))
-        except Exception as error:  # noqa: BLE001  (the plugin edge: a model may raise anything)
-            answer = frame(Kind.FAILURE, number, _pack(Failure(text=f"{type(error).__name__}: {error}"[:2000])))
+    def end_what_hangs(self) -> None:
+        """End the process when its run is over time. The run cannot be stopped, and others wait behind it."""
+        if time.monotonic() > self.over_at:
+            print("a run did not end, long after its callers had gone", file=sys.stderr, flush=True)  # noqa: T201
+            os._exit(EXIT_HUNG)
+
+    def _run(self, payload: bytes, number: int, connection: "Connection", *, until: float) -> None:
+        now = time.monotonic()
+        if now >= until or number in connection.dropped:
+            connection.dropped.discard(number)
+            answer = frame(Kind.DROPPED, number)
+        else:
+            self.diary.began(connection.number, number)
+            self.over_at = max(now + _SHORTEST_LIMIT_S, until + _BEYOND_S)
+            answer = self._answer(payload, number)
+            self.over_at = float("inf")
+            self.diary.ended()
         with suppress(RuntimeError):  # the loop has ended meanwhile
             self.loop.call_soon_threadsafe(self._done, connection, answer)
+
+    def _answer(self, payload: bytes, number: int) -> bytes:
+        try:
+            return frame(Kind.ANSWER, number, pack_tensors(self.hosted.run(unpack_tensors(payload))))
+        except Exception as error:  # noqa: BLE001  (the plugin edge: a model may raise anything)
+            text = f"{type(error).__name__}: {error}"[:2000]
+            return frame(Kind.FAILURE, number, _pack(Failure(text=text, transient=isinstance(error, _TRANSIENT))))
 
     def _done(self, connection: "Connection", answer: bytes) -> None:
         self.in_hand -= 1
@@ -111,17 +153,23 @@ class Connection(asyncio.Protocol):
         self._worker = worker
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
+        self.number = 0
+        self.dropped: set[int] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce the model."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.write(self._worker.hello)
+        self._worker.connections += 1
+        self.number = self._worker.connections
+        self._transport.write(self._worker.hello(self.number))
 
     def data_received(self, data: bytes) -> None:
         """Take frames."""
         for kind, number, payload in self._reader.feed(data):
             if kind is Kind.RUN:
                 self._worker.run(payload, number, self)
+            elif kind is Kind.DROP:
+                self.dropped.add(number)
             elif kind is Kind.PING:
                 self.write(frame(Kind.PONG, number))
 
@@ -141,11 +189,19 @@ async def serve(worker: Worker, listener: socket.socket, *, ready_fd: int | None
         with suppress(BrokenPipeError):
             os.write(ready_fd, b"ready\n")
         os.close(ready_fd)
+    watch = loop.create_task(_watch(worker), name="watch")
     await stop.wait()
     server.close()
     with suppress(TimeoutError):
         await asyncio.wait_for(worker.idle.wait(), _GRACE_S)
+    watch.cancel()
     await asyncio.sleep(_LAST_WRITES_S)
+
+
+async def _watch(worker: Worker) -> None:
+    while True:
+        await asyncio.sleep(_WATCH_EVERY_S)
+        worker.end_what_hangs()
 
 
 def listen(path: Path) -> socket.socket:
@@ -213,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the model cannot be loaded: {why}", file=sys.stderr)  # noqa: T201  (last words)
         return EXIT_REFUSED
     path = Path(config.socket)
-    run(_serve(hosted, listen(path), ready_fd=ready_fd))
+    run(_serve(hosted, listen(path), Diary(diary_path(config.socket)), ready_fd=ready_fd))
     path.unlink(missing_ok=True)
     return 0
 
@@ -234,8 +290,8 @@ def _hand_over(config: WorkerConfig, argv: Sequence[str]) -> None:
         os.execve(sys.executable, command, {**os.environ, **single})  # noqa: S606
 
 
-async def _serve(hosted: HostedModel, listener: socket.socket, *, ready_fd: int | None) -> None:
-    await serve(Worker(hosted, asyncio.get_running_loop()), listener, ready_fd=ready_fd)
+async def _serve(hosted: HostedModel, listener: socket.socket, diary: Diary, *, ready_fd: int | None) -> None:
+    await serve(Worker(hosted, asyncio.get_running_loop(), diary), listener, ready_fd=ready_fd)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ def _become(config: WorkerConfig, ready_fd: int | None) -> None:
     settings = {
         **program.settings,
         "title": config.title,
+        "diary": str(place / "now"),
         "listener_fd": listener.fileno(),
         "ready_fd": ready_fd,
         "run_limit_s": policy.run_limit_s,

@@ -94,6 +94,8 @@ STATUS: Final[Mapping[type[ModelyardError], int]] = {
     inference.UpstreamFailed: 502,
     inference.UpstreamTimeout: 504,
     inference.UpstreamBusy: 503,
+    inference.PoisonRequest: 500,
+    inference.WorkersUnavailable: 503,
 }
 
 

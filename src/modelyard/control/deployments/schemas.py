@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from modelyard.control.deployments.service import MOST_REPLICAS, Wish
 from modelyard.domain.contract import Isolation
 from modelyard.domain.names import NAME_PATTERN
-from modelyard.domain.routing import Batching, Limits
+from modelyard.domain.routing import Batching, Limits, Resilience
 from modelyard.domain.service import Replicas
 
 NAME: Final = f"^{NAME_PATTERN}$"
@@ -42,6 +42,22 @@ class BatchingBody(BaseModel):
     max_wait_ms: float = Field(default=0.0, ge=0, le=10_000)
 
 
+class ResilienceBody(BaseModel):
+    """What is done when an isolated worker fails, is silent or slow; what is left out has the default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    idempotent: bool = Field(default=True, description="false: what a worker has begun is never run again.")
+    retries: int = Field(default=1, ge=0, le=4, description="Tries on other workers, within the retry budget.")
+    retry_gain: float = Field(default=0.1, ge=0, le=1, description="Part of a retry that each success allows.")
+    try_timeout_ms: int | None = Field(default=None, ge=10, le=86_400_000, description="A longer run counts as failed.")
+    hedge: bool = Field(default=False, description="Send a second copy after the 95th percentile of run times.")
+    hedge_share: float = Field(default=0.05, gt=0, le=0.5, description="At most this share of all runs.")
+    breaker_failures: int = Field(default=8, ge=1, le=10_000, description="Failures in a row that open the circuit.")
+    eject: bool = Field(default=True, description="Set workers aside that fail or are slow where others are not.")
+    slow_factor: float = Field(default=3.0, ge=1.5, le=1000, description="How many times slower is slow.")
+
+
 class ServiceBody(BaseModel):
     """What a service is to be."""
 
@@ -58,6 +74,7 @@ class ServiceBody(BaseModel):
     isolation: Isolation | None = Field(default=None, description="shared or process; default: the least it needs.")
     limits: LimitsBody = LimitsBody()
     batching: BatchingBody = BatchingBody()
+    resilience: ResilienceBody = ResilienceBody()
     why: str = Field(default="", max_length=500, description="Why, for history.")
     retry: bool = Field(default=False, description="Try a version again that did not become ready before.")
 
@@ -80,6 +97,7 @@ class ServiceBody(BaseModel):
                 max_in_flight=limits.max_in_flight,
             ),
             batching=Batching(max_size=batching.max_size, max_wait_ms=batching.max_wait_ms),
+            resilience=Resilience(**self.resilience.model_dump()),
             why=self.why,
             retry=self.retry,
         )

@@ -22,7 +22,7 @@ from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import Conflict, InvalidRequest, NotSupported, PreconditionFailed
 from modelyard.domain.names import DEFAULT_PROJECT, require_name
-from modelyard.domain.routing import Batching, Limits
+from modelyard.domain.routing import Batching, Limits, Resilience
 from modelyard.domain.service import MOVES, Phase, Replicas, ServiceSpec, Trigger
 from modelyard.foundation.documents import to_plain
 
@@ -44,6 +44,7 @@ class Wish:
     isolation: Isolation | None = None
     limits: Limits = field(default_factory=Limits)
     batching: Batching = field(default_factory=Batching)
+    resilience: Resilience = field(default_factory=Resilience)
     why: str = ""
     retry: bool = False
 
@@ -149,6 +150,7 @@ class Deployments:
             isolation=isolation,
             limits=wish.limits,
             batching=wish.batching,
+            resilience=wish.resilience,
         )
         return spec, resolved.how
 

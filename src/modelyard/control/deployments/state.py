@@ -128,6 +128,7 @@ def route_of(service: Service, *, packages: str) -> ServiceRoute | None:
         isolation=spec.isolation,
         limits=spec.limits,
         batching=spec.batching,
+        resilience=spec.resilience,
     )
 
 

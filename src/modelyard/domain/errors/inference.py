@@ -163,3 +163,17 @@ class UpstreamBusy(Unavailable):
 
     code = "upstream_busy"
     title = "The upstream is at its limit"
+
+
+class PoisonRequest(RunFailed):
+    """The request ended the processes that ran it, twice; it is not tried again."""
+
+    code = "poison_request"
+    title = "The request ends the process that runs it"
+
+
+class WorkersUnavailable(Unavailable):
+    """The isolated workers cannot take the request now; it was not run, or did not come to an end."""
+
+    code = "workers_unavailable"
+    title = "The model's workers cannot answer at the moment"

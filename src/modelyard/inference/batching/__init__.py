@@ -6,6 +6,18 @@ from modelyard.inference.batching.lane import Lane
 from modelyard.inference.batching.local import LocalRunner
 from modelyard.inference.batching.pace import Pace
 from modelyard.inference.batching.queue import Queue
-from modelyard.inference.batching.runner import Done, Runner
+from modelyard.inference.batching.runner import Done, Runner, Terms
 
-__all__ = ["BatchLimits", "Batcher", "Call", "Done", "Lane", "LocalRunner", "Observer", "Pace", "Queue", "Runner"]
+__all__ = [
+    "BatchLimits",
+    "Batcher",
+    "Call",
+    "Done",
+    "Lane",
+    "LocalRunner",
+    "Observer",
+    "Pace",
+    "Queue",
+    "Runner",
+    "Terms",
+]

@@ -16,9 +16,10 @@ from typing import Final, Protocol
 
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.inference import DeadlineExceeded, RunFailed
+from modelyard.domain.errors.platform import Unavailable
 from modelyard.inference.batching.call import Call
 from modelyard.inference.batching.gather import Array, gather, is_scatterable, join
-from modelyard.inference.batching.runner import Runner
+from modelyard.inference.batching.runner import Runner, Terms
 
 _LAST: Final = 1 << 62
 
@@ -176,12 +177,15 @@ class Batcher:
         rows = sum([call.rows for call in calls]) if len(calls) > 1 else calls[0].rows
         began = perf_counter()
         self._runner.start(
-            batch, rows, lambda outputs, error, took: self.finished(number, outputs, error, took, began=began)
+            batch,
+            rows,
+            lambda outputs, error, took: self.finished(number, outputs, error, took, began=began),
+            _terms(calls) if self._runner.takes_terms else None,
         )
 
     def run_piece(self, piece: dict[str, Array], rows: int, then: "_Pieces") -> None:
         """Run a part of one call."""
-        self._runner.start(piece, rows, then.took)
+        self._runner.start(piece, rows, then.took, _terms([then.call]) if self._runner.takes_terms else None)
 
     def finished(
         self,
@@ -212,6 +216,10 @@ class Batcher:
             self._deadline_timer = None
 
     def _rerun(self, calls: list[Call], error: Exception) -> None:
+        if isinstance(error, (DeadlineExceeded, Unavailable)):  # no fault of any of them: nothing is to be found out
+            for call in calls:
+                _settle(call, error)
+            return
         self._observer.failed(error, len(calls))
         if len(calls) == 1:
             _settle(calls[0], error if isinstance(error, ModelyardError) else _run_failed(error))
@@ -250,7 +258,7 @@ class _Pieces:
     def __init__(self, batcher: Batcher, number: int, call: Call) -> None:
         self._batcher = batcher
         self._number = number
-        self._call = call
+        self.call = call
         self._step = batcher.limits.longest
         self._done: list[dict[str, Array]] = []
         self._row = 0
@@ -259,8 +267,8 @@ class _Pieces:
 
     def next(self) -> None:
         """Run the next part."""
-        end = min(self._row + self._step, self._call.rows)
-        piece = {name: array[self._row : end] for name, array in self._call.inputs.items()}
+        end = min(self._row + self._step, self.call.rows)
+        piece = {name: array[self._row : end] for name, array in self.call.inputs.items()}
         rows, self._row = end - self._row, end
         self._batcher.run_piece(piece, rows, self)
 
@@ -271,7 +279,7 @@ class _Pieces:
             self._batcher.finished(self._number, None, error, self._seconds)
             return
         self._done.append(outputs)
-        if self._row < self._call.rows and not self._call.settled:
+        if self._row < self.call.rows and not self.call.settled:
             asyncio.get_running_loop().call_soon(self.next)
         else:
             self._batcher.finished(self._number, join(self._done), None, self._seconds, began=self._began)
@@ -308,3 +316,12 @@ def _run_failed(error: Exception) -> RunFailed:
     failure = RunFailed("the model failed on this input", hint="the server's log has the reason")
     failure.__cause__ = error
     return failure
+
+
+def _terms(calls: list[Call]) -> Terms:
+    return Terms(
+        max([call.deadline for call in calls]),
+        lambda: any(not call.settled for call in calls),
+        len(calls),
+        calls[0].alone,
+    )

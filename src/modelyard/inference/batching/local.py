@@ -10,7 +10,7 @@ import numpy as np
 
 from modelyard.inference.batching.lane import Lane
 from modelyard.inference.batching.pace import Pace
-from modelyard.inference.batching.runner import Done
+from modelyard.inference.batching.runner import Done, Terms
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -21,6 +21,7 @@ class LocalRunner:
     """Sees to it that the model runs once at a time, whoever asks."""
 
     capacity = 1
+    takes_terms = False
 
     def __init__(self, run: Run, pace: Pace, loop: asyncio.AbstractEventLoop, *, name: str = "model") -> None:
         self._run = run
@@ -29,7 +30,7 @@ class LocalRunner:
         self._lane = Lane(f"run {name}")
         self._in_lane = 0
 
-    def start(self, batch: dict[str, Array], rows: int, done: Done) -> None:
+    def start(self, batch: dict[str, Array], rows: int, done: Done, terms: Terms | None = None) -> None:
         """Run `batch` now, or in the lane."""
         if self._in_lane or self._pace.is_heavy(rows):
             self._in_lane += 1

@@ -1,8 +1,11 @@
 """What a model server and an isolated worker say to each other over a Unix socket.
 
 A frame is its length (u32, of all that follows), a kind (u8), a number that pairs an answer with its question (u64),
-and a payload. Tensors are a MessagePack head (name, dtype, shape, bytes of each) and their raw memory, little-endian
-and row-major; BYTES elements carry a u32 length, as in V2's binary form. Both ends are ours and of one version.
+and a payload. The number of a hello is that of the connection, as the worker's diary names it. A run's payload begins
+with the milliseconds that its callers still wait (u32): a worker does not begin what nobody waits for, nor what was
+dropped, and says so. Every run is answered once. Tensors are a MessagePack head (name, dtype, shape, bytes of each)
+and their raw memory, little-endian and row-major; BYTES elements carry a u32 length, as in V2's binary form. Both ends
+are ours and of one version.
 """
 
 import struct
@@ -29,6 +32,8 @@ class Kind(IntEnum):
     FAILURE = 4
     PING = 5
     PONG = 6
+    DROP = 7
+    DROPPED = 8
 
 
 class Hello(msgspec.Struct, kw_only=True):
@@ -43,9 +48,13 @@ class Hello(msgspec.Struct, kw_only=True):
 
 
 class Failure(msgspec.Struct, kw_only=True):
-    """The model raised; `text` is for the log, not for the client."""
+    """The run failed; `text` is for the log, not for the client.
+
+    `transient` says that the fault is not the input's: another worker, or the same one later, may answer.
+    """
 
     text: str
+    transient: bool = False
 
 
 class _Tensor(msgspec.Struct, array_like=True):
@@ -62,6 +71,18 @@ _decode_tensors = msgspec.msgpack.Decoder(list[_Tensor]).decode
 def frame(kind: Kind, number: int, payload: bytes = b"") -> bytes:
     """A whole frame."""
     return _PREFIX.pack(_BESIDE_LENGTH + len(payload), kind, number) + payload
+
+
+def run_frame(number: int, payload: bytes, *, left_ms: int) -> bytes:
+    """A question: tensors, and how long their callers wait."""
+    return b"".join(
+        (_PREFIX.pack(_BESIDE_LENGTH + _LENGTH.size + len(payload), Kind.RUN, number), _LENGTH.pack(left_ms), payload)
+    )
+
+
+def open_run(payload: bytes) -> tuple[float, bytes]:
+    """(seconds that the callers still wait, tensors) of a question's payload."""
+    return _LENGTH.unpack_from(payload)[0] / 1000, payload[_LENGTH.size :]
 
 
 def pack_tensors(tensors: Mapping[str, Array]) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Final
 
-from modelyard.foundation.metrics import Account, Book, Family, Histogram, Kind
+from modelyard.foundation.metrics import Account, Book, Counter, Family, Histogram, Kind
 from modelyard.inference.batching import Call
 
 _log = logging.getLogger(__name__)
@@ -82,6 +82,24 @@ FIRST_BYTE: Final = Family(
 TOKENS: Final = _counter(
     "modelyard_tokens_total", "Tokens as upstreams count them: prompt, completion.", *_MODEL, "kind"
 )
+SENT_RUNS: Final = _counter(
+    "modelyard_worker_runs_total",
+    "Runs sent to isolated workers: first, retry, hedge (a second copy of a slow one), trial (of a worker set aside).",
+    *_SERVICE,
+    "why",
+)
+LEFT_ALONE: Final = _counter(
+    "modelyard_workers_set_aside_total",
+    "Times that an isolated worker got no more work: silent, slow, failing.",
+    *_SERVICE,
+    "why",
+)
+CIRCUIT_OPEN: Final = Family(
+    name="modelyard_worker_circuit_open",
+    kind=Kind.GAUGE,
+    help="Processes in which the circuit to the isolated workers is open.",
+    labels=_SERVICE,
+)
 TABLE_REVISION: Final = Family(
     name="modelyard_routing_table_revision",
     kind=Kind.GAUGE,
@@ -107,6 +125,9 @@ FAMILIES: Final = (
     MODEL_LOAD,
     FIRST_BYTE,
     TOKENS,
+    SENT_RUNS,
+    LEFT_ALONE,
+    CIRCUIT_OPEN,
     TABLE_REVISION,
 )
 """All of them, in the order they are shown."""
@@ -143,6 +164,33 @@ class ServiceMeasures:
         """Accepted, and no prediction."""
         self._book.counter(LOST, *self._labels, reason).add()
         self._book.counter(REQUESTS, *self._labels, code).add()
+
+
+class PoolMeasures:
+    """The figures of a pool of isolated workers; what a `WorkerPool` tells."""
+
+    __slots__ = ("_book", "_circuit", "_labels", "_sent")
+
+    def __init__(self, book: Book, *labels: str) -> None:
+        self._book = book
+        self._labels = labels
+        self._sent: dict[str, Counter] = {}
+        self._circuit = book.gauge(CIRCUIT_OPEN, *labels)
+
+    def sent(self, why: str) -> None:
+        """A run was sent."""
+        counter = self._sent.get(why)
+        if counter is None:
+            counter = self._sent[why] = self._book.counter(SENT_RUNS, *self._labels, why)
+        counter.add()
+
+    def left_alone(self, why: str) -> None:
+        """A worker gets no work for now."""
+        self._book.counter(LEFT_ALONE, *self._labels, why).add()
+
+    def circuit(self, *, is_open: bool) -> None:
+        """The circuit opened or closed."""
+        self._circuit.set(1.0 if is_open else 0.0)
 
 
 class BackendMeasures:

@@ -9,7 +9,7 @@ from modelyard.inference.admission import Gate, SharedLimits, TokenBucket
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend
 from modelyard.inference.routing.measures import ServiceMeasures
 from modelyard.inference.routing.split import Split
-from modelyard.inference.routing.workers import WorkerDied
+from modelyard.inference.routing.workers import WorkerDied, WorkerFailed
 
 
 class Service:
@@ -87,7 +87,7 @@ class Service:
             self.measures.lost("timeout", error.code)
         elif isinstance(error.__cause__, WorkerDied):
             self.measures.lost("worker_died", error.code)
-        elif isinstance(error, RunFailed):
+        elif isinstance(error, RunFailed) or isinstance(error.__cause__, WorkerFailed):
             self.measures.answered_with(error.code)
         else:
             self.measures.rejected(error.code)

@@ -23,7 +23,7 @@ from modelyard.foundation.documents import read_package
 from modelyard.foundation.metrics import Book
 from modelyard.inference.admission import KeyRing, SharedLimits
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend, batch_limits
-from modelyard.inference.routing.measures import TABLE_REVISION, BackendMeasures, ServiceMeasures
+from modelyard.inference.routing.measures import TABLE_REVISION, BackendMeasures, PoolMeasures, ServiceMeasures
 from modelyard.inference.routing.models import ModelKey, ModelShelf
 from modelyard.inference.routing.services import Service
 from modelyard.inference.routing.workers import WorkerPool
@@ -184,7 +184,13 @@ class Switchboard:
         loop = asyncio.get_running_loop()
         try:
             package = await loop.run_in_executor(None, read_package, Path(wish.package))
-            pool = WorkerPool(loop, wish.digest, lambda: self._workers_changed(backend))
+            pool = WorkerPool(
+                loop,
+                wish.digest,
+                on_change=lambda: self._workers_changed(backend),
+                resilience=route.resilience,
+                observer=PoolMeasures(self._book, route.project, route.name),
+            )
             backend.equip(package, pool, route.batching, release=pool.close)
             pool.follow(wish.workers)
         except Exception as error:  # noqa: BLE001  (a package that cannot be read must not end the task unseen)
@@ -265,6 +271,7 @@ def _adjust(backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
         backend.batcher.limits = batch_limits(backend.package.contract, route.batching)
     if backend.workers is not None:
         backend.workers.follow(wish.workers)
+        backend.workers.adjust(route.resilience)
 
 
 async def _meet(backend: ServedBackend, client: UpstreamClient) -> None:

@@ -11,8 +11,10 @@ While a run takes long, a second thread says that the process lives; a run that 
 # ruff: noqa: ANN001, ANN201, ANN202, ANN204, B905, BLE001, D102, FBT003, ICN001, PLR2004, PLW0603, PTH123, SIM105, SLF001, T201, UP031
 # mypy: ignore-errors
 # It runs on interpreters from 3.9 on, outside our own process: plain constructs, no annotations to evaluate.
+import collections
 import ctypes
 import json
+import mmap
 import os
 import selectors
 import signal
@@ -23,7 +25,7 @@ import threading
 import time
 import traceback
 
-HELLO, RUN, ANSWER, FAILURE, PING, PONG = 1, 2, 3, 4, 5, 6
+HELLO, RUN, ANSWER, FAILURE, PING, PONG, DROP, DROPPED = 1, 2, 3, 4, 5, 6, 7, 8
 EXIT_REFUSED = 78
 EXIT_HUNG = 70
 _PREFIX = struct.Struct("<IBQ")
@@ -57,7 +59,7 @@ class AnswerUnfit(Exception):
 
 
 def pack(value):
-    """MessagePack of None, numbers, text, lists and mappings."""
+    """MessagePack of None, truth, numbers, text, lists and mappings."""
     out = bytearray()
     _pack(value, out)
     return bytes(out)
@@ -66,6 +68,8 @@ def pack(value):
 def _pack(value, out):
     if value is None:
         out.append(0xC0)
+    elif isinstance(value, bool):
+        out.append(0xC3 if value else 0xC2)
     elif isinstance(value, float):
         out += b"\xcb" + struct.pack(">d", value)
     elif isinstance(value, int):
@@ -263,8 +267,10 @@ def _as_bytes(array):
 class Connection:
     """One model server that asks. The heartbeat writes too, so writing is under a lock."""
 
-    def __init__(self, channel):
+    def __init__(self, channel, number):
         self.channel = channel
+        self.number = number
+        self.dropped = set()
         self.buffer = bytearray()
         self.lock = threading.Lock()
 
@@ -288,11 +294,27 @@ class Connection:
             yield kind, number, payload
 
 
+class Diary:
+    """Which run is under way, in 16 mapped bytes that outlive the process (`inference/routing/workers/diary.py`)."""
+
+    def __init__(self, path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(descriptor, 16)
+        self.cells = mmap.mmap(descriptor, 16)
+        os.close(descriptor)
+
+    def note(self, connection, number):
+        struct.pack_into("<QQ", self.cells, 0, connection, number)
+
+
 class Server:
     """Listens, runs one batch at a time on the main thread, and watches over it from another."""
 
-    def __init__(self, model, listener, hello, limit_s):
+    def __init__(self, model, listener, hello, limit_s, diary):
         self.model = model
+        self.diary = diary
+        self.accepted = 0
+        self.waiting = collections.deque()
         self.listener = listener
         self.hello = hello
         self.limit_s = limit_s
@@ -313,13 +335,16 @@ class Server:
         self.selector.register(wake, selectors.EVENT_READ, wake)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         while not self.stopping:
-            for key, _ in self.selector.select():
+            for key, _ in self.selector.select(0 if self.waiting else None):
                 if key.data is None:
                     self._accept()
                 elif key.data is wake:
                     wake.recv(64)
                 else:
                     self._read(key.data)
+            self._run_next()
+        while self.waiting:
+            self._run_next()
 
     def _stop(self, number, stack):
         self.stopping = True
@@ -330,10 +355,11 @@ class Server:
         except OSError:
             return
         channel.setblocking(True)
-        connection = Connection(channel)
+        self.accepted += 1
+        connection = Connection(channel, self.accepted)
         self.connections[channel.fileno()] = connection
         self.selector.register(channel, selectors.EVENT_READ, connection)
-        connection.send(frame(HELLO, 0, self.hello))
+        connection.send(frame(HELLO, connection.number, self.hello))
 
     def _read(self, connection):
         try:
@@ -347,9 +373,25 @@ class Server:
             return
         for kind, number, payload in connection.frames(data):
             if kind == RUN:
-                self._run(connection, number, payload)
+                until = time.monotonic() + _LENGTH.unpack_from(payload)[0] / 1000
+                self.waiting.append((connection, number, payload[_LENGTH.size :], until))
+            elif kind == DROP:
+                connection.dropped.add(number)
             elif kind == PING:
                 connection.send(frame(PONG, number))
+
+    def _run_next(self):
+        """The oldest run that somebody waits for still."""
+        if not self.waiting:
+            return
+        connection, number, payload, until = self.waiting.popleft()
+        if number in connection.dropped or time.monotonic() >= until:
+            connection.dropped.discard(number)
+            connection.send(frame(DROPPED, number))
+            return
+        self.diary.note(connection.number, number)
+        self._run(connection, number, payload)
+        self.diary.note(0, 0)
 
     def _run(self, connection, number, payload):
         self.busy = (time.monotonic(), connection, number)
@@ -357,7 +399,9 @@ class Server:
             answer = frame(ANSWER, number, pack_tensors(self.model.run(unpack_tensors(payload))))
         except Exception as error:
             traceback.print_exc(limit=-8)
-            answer = frame(FAILURE, number, pack({"text": ("%s: %s" % (type(error).__name__, error))[:_TEXT]}))
+            text = ("%s: %s" % (type(error).__name__, error))[:_TEXT]
+            transient = isinstance(error, (ConnectionError, TimeoutError))
+            answer = frame(FAILURE, number, pack({"text": text, "transient": transient}))
         self.busy = None
         connection.send(answer)
 
@@ -484,7 +528,7 @@ def main(argv):
         except BrokenPipeError:
             pass
         os.close(config["ready_fd"])
-    Server(model, listener, pack(hello), config["run_limit_s"]).serve()
+    Server(model, listener, pack(hello), config["run_limit_s"], Diary(config["diary"])).serve()
     return 0
 
 
