@@ -1,6 +1,7 @@
 # make run    start the platform with a real example model       make test   all tests, with what they need
 # make check  the developer's loop, under three minutes          make bench  the benchmarks, as ratios
 # make env    the environment alone (.venv)                      make docs   rewrite the generated reference pages
+# make faults kill, stop, slow and overload a real platform; ARGS="W01 --rounds 3", report in docs/faults.md
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -8,10 +9,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 WORKERS ?= auto
 
-.PHONY: help env run test check bench docs lint clean
+.PHONY: help env run test check bench docs faults lint clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -3
+	@sed -n 's/^# //p' Makefile | head -4
 
 env: .venv/.ready
 
@@ -38,6 +39,9 @@ lint: env
 
 docs: env
 	@$(BIN)/python tools/generate_reference.py
+
+faults: env
+	@$(BIN)/python -m tests.faults --report docs/faults.md $(ARGS)
 
 bench: env
 	@$(BIN)/python -m benchmarks.short

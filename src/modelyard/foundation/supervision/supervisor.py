@@ -11,7 +11,7 @@ from modelyard.foundation.supervision.child import EXIT_REFUSED, Child, ChildSpe
 
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
-CALM_S: Final = 60.0
+CALM_S: Final = 5.0
 """A child that ran this long starts its pauses from the beginning again."""
 
 Listener = Callable[[Child, str], None]
@@ -101,18 +101,20 @@ class Supervisor:
                 if child.state is ChildState.STOPPING:
                     break
                 child.reason = child.explain(code)
+                ready = child.ready.is_set()
                 child.ready.clear()
                 if code == EXIT_REFUSED or not child.spec.restart:
                     child.state = ChildState.REFUSED
                     self._on_event(child, f"will not be started again: {child.reason}")
                     return
-                pause = FIRST_PAUSE_S if loop.time() - began > CALM_S else pause
+                if code == 0 or (ready and loop.time() - began > CALM_S):
+                    pause = FIRST_PAUSE_S  # somebody asked it to end, or it did its work for a while
                 child.state = ChildState.BACKOFF
                 child.restarts += 1
                 self._on_event(child, f"{child.reason}; starting again in {pause:g} s")
                 if await _pause(child, pause):
                     break
-                pause = min(pause * 2, LONGEST_PAUSE_S)
+                pause = FIRST_PAUSE_S if code == 0 else min(pause * 2, LONGEST_PAUSE_S)
                 child.state = ChildState.STARTING
         finally:
             if child.state is ChildState.STOPPING:
