@@ -342,3 +342,33 @@ async def test_many_checks_at_once_are_all_right(guarded, serving, make_key):
     async with serving(guarded, key) as client:
         answers = await asyncio.gather(*(client.get("/api/v1/models") for _ in range(40)))
     assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_limits_of_a_key_and_quotas_of_a_project_are_kept_published_and_shown(guarded, serving, make_key):
+    from modelyard.control.identity import published_quotas
+    from modelyard.domain.access import KeyLimits, ProjectQuota, Quota
+
+    async with serving(guarded, make_key(guarded, "admin")) as client:
+        limits = {"requests_per_s": 5, "max_in_flight": 2, "requests_per_day": 100, "requests_per_month": None}
+        made = await client.post("/api/v1/keys", json={"name": "k", "scopes": ["infer"], "limits": limits})
+        assert made.status_code == 201, made.text
+        assert made.json()["limits"] == limits
+        with guarded.database.read() as tx:
+            record = next(record for record in published_keys(tx) if record.id == made.json()["id"])
+        assert record.limits == KeyLimits(requests_per_s=5, max_in_flight=2, quotas=(Quota(window="day", most=100),))
+        for wrong in ({"requests_per_s": 0}, {"max_in_flight": 0}, {"requests_per_day": -1}, {"per_hour": 1}):
+            body = {"name": "k", "scopes": ["infer"], "limits": wrong}
+            assert (await client.post("/api/v1/keys", json=body)).status_code == 422
+        changed = await client.patch("/api/v1/projects/default", json={"requests_per_day": 7})
+        assert (changed.json()["requests_per_day"], changed.json()["requests_per_month"]) == (7, None)
+        with guarded.database.read() as tx:
+            assert published_quotas(tx) == (ProjectQuota(project="default", quotas=(Quota(window="day", most=7),)),)
+        kept = await client.patch("/api/v1/projects/default", json={"description": "ours"})
+        assert kept.json()["requests_per_day"] == 7
+        lifted = await client.patch("/api/v1/projects/default", json={"requests_per_day": None})
+        assert lifted.json()["requests_per_day"] is None
+        with guarded.database.read() as tx:
+            assert published_quotas(tx) == ()
+    async with serving(guarded, make_key(guarded, "admin:default")) as client:
+        refused = await client.patch("/api/v1/projects/default", json={"requests_per_day": 10**6})
+        assert refused.status_code == 403, "who administers a project does not set what it may take"

@@ -64,7 +64,7 @@ class TestIssuer:
             "iss": self.name,
             "aud": AUDIENCE,
             "sub": "alice",
-            "exp": now + 600,
+            "exp": now + 86_400,
             "iat": now - 5,
             "nbf": now - 5,
             "scope": "openid modelyard:infer profile",
@@ -108,7 +108,7 @@ def bad_tokens(issuer: TestIssuer, stranger: TestIssuer) -> dict[str, str]:
     public = json.dumps(issuer.jwks()["keys"][0]).encode()
     whole = issuer.token()
     head, body, signature = whole.split(".")
-    twice = f'{{"aud":"{AUDIENCE}","iss":"{NAME}","sub":"alice","exp":1,"exp":{now + 600}}}'.encode()
+    twice = f'{{"aud":"{AUDIENCE}","iss":"{NAME}","sub":"alice","exp":1,"exp":{now + 86_400}}}'.encode()
     unsigned = {
         f"alg {name}": f"{b64(good | {'alg': name})}.{b64(issuer.claims())}." for name in ("none", "None", "nOnE")
     }
@@ -122,10 +122,10 @@ def bad_tokens(issuer: TestIssuer, stranger: TestIssuer) -> dict[str, str]:
         "an issuer that begins alike": {"iss": NAME + "/"},
         "expired": {"exp": now - 61},
         "no end": {"exp": ...},
-        "an end that is a text": {"exp": str(now + 600)},
+        "an end that is a text": {"exp": str(now + 86_400)},
         "an end that is true": {"exp": True},
-        "not yet": {"nbf": now + 120},
-        "made in the future": {"iat": now + 120},
+        "not yet": {"nbf": now + 7200},
+        "made in the future": {"iat": now + 7200},
         "no subject": {"sub": ...},
         "an empty subject": {"sub": ""},
         "a subject with a line end": {"sub": "alice\nadmin"},

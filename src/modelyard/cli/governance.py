@@ -1,6 +1,7 @@
 """Commands for keys and history: who may do what, and who did what."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -8,6 +9,13 @@ from modelyard.cli.output import json_option, print_json, print_table, say
 from modelyard.cli.platform import platform_command
 from modelyard.client import Client, calls
 from modelyard.domain.errors.platform import InvalidRequest
+
+_LIMITS: Final = {
+    "rate": "requests_per_s",
+    "max_in_flight": "max_in_flight",
+    "per_day": "requests_per_day",
+    "per_month": "requests_per_month",
+}
 
 
 @click.group(short_help="API keys: bootstrap, create, list, revoke.")
@@ -29,9 +37,15 @@ def bootstrap(client: Client, *, token_file: Path, as_json: bool) -> None:
 @click.option("--name", required=True, help="What the key is for.")
 @click.option("--scope", "scopes", multiple=True, required=True, help="VERB[:PROJECT[/MODEL]]; repeatable.")
 @click.option("--expires", metavar="DAYS", type=click.IntRange(1, 3650), help="Days until it ends.  [default: 90]")
+@click.option("--rate", metavar="N", type=click.FloatRange(0, min_open=True), help="Requests a second, at most.")
+@click.option("--max-in-flight", metavar="N", type=click.IntRange(1), help="Requests at the same time, at most.")
+@click.option("--per-day", metavar="N", type=click.IntRange(0), help="Predictions a day (UTC), at most.")
+@click.option("--per-month", metavar="N", type=click.IntRange(0), help="Predictions a month (UTC), at most.")
 @json_option
 @platform_command
-def create(client: Client, *, name: str, scopes: tuple[str, ...], expires: int | None, as_json: bool) -> None:
+def create(
+    client: Client, *, name: str, scopes: tuple[str, ...], expires: int | None, as_json: bool, **limits: float | None
+) -> None:
     """Create a key. It is printed once and stored nowhere.
 
     Example: modelyard keys create --name ci --scope upload --scope deploy:default
@@ -39,6 +53,9 @@ def create(client: Client, *, name: str, scopes: tuple[str, ...], expires: int |
     body: dict[str, object] = {"name": name, "scopes": list(scopes)}
     if expires is not None:
         body["expires_days"] = expires
+    asked = {_LIMITS[option]: value for option, value in limits.items() if value is not None}
+    if asked:
+        body["limits"] = asked
     _print_new(client.send(calls.act("keys", body=body)), as_json=as_json)
 
 
@@ -98,6 +115,26 @@ def create_project(client: Client, *, name: str, description: str, two_person_re
         print_json(document)
     else:
         click.echo(document["name"])
+
+
+@projects.command("quota")
+@click.argument("name")
+@click.option("--per-day", metavar="N", type=click.IntRange(0), help="Predictions a day (UTC); left out: any number.")
+@click.option("--per-month", metavar="N", type=click.IntRange(0), help="Predictions a month; left out: any number.")
+@json_option
+@platform_command
+def set_quota(client: Client, *, name: str, per_day: int | None, per_month: int | None, as_json: bool) -> None:
+    """Set how many predictions the callers of project NAME get together.
+
+    Example: modelyard projects quota team-a --per-day 100000
+    """
+    body = {"requests_per_day": per_day, "requests_per_month": per_month}
+    document = client.send(calls.change("projects", name, body=body))
+    if as_json:
+        print_json(document)
+    else:
+        day, month = document["requests_per_day"], document["requests_per_month"]
+        click.echo(f"{name}  a day: {'any' if day is None else day}  a month: {'any' if month is None else month}")
 
 
 @click.command(short_help="Who did what, what was live when.")

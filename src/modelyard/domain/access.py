@@ -71,6 +71,40 @@ def parse_scope(text: str) -> Scope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """Predictions that may be given in one `window`, day or month, of UTC."""
+
+    window: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """What a key may take; None and no quota bound nothing."""
+
+    requests_per_s: float | None = None
+    max_in_flight: int | None = None
+    quotas: tuple[Quota, ...] = ()
+
+
+NO_LIMITS: Final = KeyLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectQuota:
+    """What all callers of a project may take together."""
+
+    project: str
+    quotas: tuple[Quota, ...]
+
+
+def quotas_of(*, per_day: int | None, per_month: int | None) -> tuple[Quota, ...]:
+    """Quotas of a day and a month, where they are given."""
+    wished = (("day", per_day), ("month", per_month))
+    return tuple(Quota(window=window, most=most) for window, most in wished if most is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
     """A key as stored and as published to the model servers; `mac` is hex, `expires_at` in Unix seconds."""
 
@@ -80,6 +114,7 @@ class KeyRecord:
     scopes: tuple[Scope, ...]
     project: str = "default"
     expires_at: float | None = None
+    limits: KeyLimits = NO_LIMITS
 
 
 def make_key() -> str:

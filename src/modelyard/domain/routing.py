@@ -8,7 +8,7 @@ is how a new revision becomes ready before it answers.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from modelyard.domain.access import KeyRecord
+from modelyard.domain.access import KeyRecord, ProjectQuota
 from modelyard.domain.contract import Isolation
 from modelyard.domain.issuers import Issuer
 from modelyard.domain.names import DEFAULT_PROJECT
@@ -134,6 +134,7 @@ class RoutingTable:
     services: tuple[ServiceRoute, ...] = ()
     keys: tuple[KeyRecord, ...] = ()
     issuers: tuple[Issuer, ...] = ()
+    quotas: tuple[ProjectQuota, ...] = ()
     auth_required: bool = False
     secrets: tuple[SealedSecret, ...] = ()
 

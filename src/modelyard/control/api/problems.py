@@ -25,6 +25,7 @@ STATUS: Final[Mapping[type[ModelyardError], int]] = {
     platform.Forbidden: 403,
     platform.QuotaExceeded: 403,
     platform.RateLimited: 429,
+    platform.RequestQuotaUsedUp: 429,
     platform.Unavailable: 503,
     platform.NotSupported: 501,
     platform.StorageFull: 507,

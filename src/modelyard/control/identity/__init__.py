@@ -20,7 +20,14 @@ from modelyard.control.identity.keys import (
 )
 from modelyard.control.identity.pepper import load_pepper, write_private
 from modelyard.control.identity.principal import LOCAL, Actor, Principal, caller, system_actor
-from modelyard.control.identity.projects import Project, change_project, create_project, find_project, list_projects
+from modelyard.control.identity.projects import (
+    Project,
+    change_project,
+    create_project,
+    find_project,
+    list_projects,
+    published_quotas,
+)
 from modelyard.control.identity.visibility import (
     Reach,
     Visibility,
@@ -61,6 +68,7 @@ __all__ = [
     "missing",
     "offer_bootstrap",
     "published_keys",
+    "published_quotas",
     "reach_of",
     "remove_token_file",
     "require",

@@ -13,9 +13,10 @@ from modelyard.control.identity.projects import find_project
 from modelyard.control.identity.tables import keys
 from modelyard.control.identity.visibility import lacks, missing
 from modelyard.control.records import Page, Transaction, cut, from_microseconds, read_cursor, to_microseconds
-from modelyard.domain.access import KeyRecord, Scope, Verb, key_id, key_mac, make_key, parse_scope
+from modelyard.domain.access import NO_LIMITS, KeyLimits, KeyRecord, Scope, Verb, key_id, key_mac, make_key, parse_scope
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import Conflict, InvalidRequest
+from modelyard.foundation.documents import from_plain, to_plain
 
 TOPIC: Final = "keys"
 MAX_NAME: Final = 255
@@ -30,6 +31,7 @@ class NewKey:
     scopes: tuple[Scope, ...]
     lifetime: timedelta | None
     project: str | None = None
+    limits: KeyLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class StoredKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    limits: KeyLimits
 
     def state(self, now: datetime) -> str:
         """active, expired or revoked."""
@@ -91,6 +94,7 @@ def issue_key(
             created_at=tx.now,
             created_by=actor.name,
             expires_at=None if new.lifetime is None else tx.now + new.lifetime,
+            limits=None if new.limits == NO_LIMITS else to_plain(new.limits),
         )
     )
     stored = find_key(tx, number)
@@ -104,6 +108,7 @@ def issue_key(
             "name": new.name,
             "scopes": [str(scope) for scope in new.scopes],
             "expires_at": stored.expires_at.isoformat() if stored.expires_at else None,
+            **({"limits": to_plain(new.limits)} if new.limits != NO_LIMITS else {}),
         },
     )
     tx.wake(TOPIC)
@@ -184,6 +189,7 @@ def key_record(row: RowMapping) -> KeyRecord:
         scopes=_scopes(row["scopes"]),
         project=row["project"],
         expires_at=None if expires is None else expires.timestamp(),
+        limits=_limits(row["limits"]),
     )
 
 
@@ -215,5 +221,9 @@ def _scopes(texts: Sequence[str]) -> tuple[Scope, ...]:
 
 
 def _read(row: RowMapping) -> StoredKey:
-    plain = {name: row[name] for name in row if name not in ("mac", "scopes")}
-    return StoredKey(**plain, scopes=_scopes(row["scopes"]))
+    plain = {name: row[name] for name in row if name not in ("mac", "scopes", "limits")}
+    return StoredKey(**plain, scopes=_scopes(row["scopes"]), limits=_limits(row["limits"]))
+
+
+def _limits(document: object) -> KeyLimits:
+    return NO_LIMITS if document is None else from_plain(document, KeyLimits)

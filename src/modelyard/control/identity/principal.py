@@ -1,10 +1,13 @@
 """Who asks: the principal of a request, and the actor that history names."""
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Final, Protocol, cast
 
 from modelyard.domain.access import Scope, Verb, allows
 from modelyard.domain.names import DEFAULT_PROJECT
+
+_LONGEST_OWNER: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,8 @@ class Principal:
     @property
     def owner(self) -> str:
         """A text that stands for this caller alone, for idempotency keys and limits."""
-        return f"{self.actor.kind}:{self.actor.id}"
+        text = f"{self.actor.kind}:{self.actor.id}"
+        return text if len(text) <= _LONGEST_OWNER else f"{self.actor.kind}:{sha256(text.encode()).hexdigest()}"
 
     def may(self, verb: Verb, *, project: str | None = None, name: str | None = None) -> bool:
         """Whether a scope covers `verb` on `name` in `project`; None asks for all of them."""

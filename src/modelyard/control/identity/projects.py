@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -11,10 +12,13 @@ from modelyard.control.identity.principal import Principal
 from modelyard.control.identity.tables import projects
 from modelyard.control.identity.visibility import missing, reach_of, require, require_everywhere
 from modelyard.control.records import Transaction
-from modelyard.domain.access import Verb
+from modelyard.domain.access import ProjectQuota, Verb, quotas_of
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import Conflict
 from modelyard.domain.names import require_name
+
+TOPIC: Final = "keys"
+QUOTAS: Final = frozenset({"requests_per_day", "requests_per_month"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,8 @@ class Project:
     two_person_review: bool
     created_at: datetime
     edition: int
+    requests_per_day: int | None = None
+    requests_per_month: int | None = None
 
 
 def find_project(tx: Transaction, name: str) -> Project:
@@ -41,6 +47,17 @@ def list_projects(tx: Transaction, principal: Principal) -> list[Project]:
     reach = reach_of(principal)
     rows = tx.execute(select(projects).order_by(projects.c.name)).mappings()
     return [Project(**row) for row in rows if reach.covers(row["name"], None)]
+
+
+def published_quotas(tx: Transaction) -> tuple[ProjectQuota, ...]:
+    """Of every project that has one, as the model servers keep them. Changes wake the topic "keys"."""
+    wished = [
+        ProjectQuota(
+            project=row["name"], quotas=quotas_of(per_day=row["requests_per_day"], per_month=row["requests_per_month"])
+        )
+        for row in tx.execute(select(projects).order_by(projects.c.name)).mappings()
+    ]
+    return tuple(each for each in wished if each.quotas)
 
 
 def create_project(
@@ -79,10 +96,12 @@ def create_project(
 
 
 def change_project(
-    tx: Transaction, principal: Principal, *, name: str, changes: dict[str, str | bool], journal: Journal
+    tx: Transaction, principal: Principal, *, name: str, changes: dict[str, str | bool | int | None], journal: Journal
 ) -> Project:
-    """Set `description` and `two_person_review`. Needs `admin` on the project."""
+    """Set what `changes` names. Needs `admin` on the project; its quotas are set by those who administer everything."""
     require(principal, Verb.ADMIN, project=name)
+    if not QUOTAS.isdisjoint(changes):
+        require_everywhere(principal, Verb.ADMIN)
     before = find_project(tx, name)
     if changes:
         tx.execute(update(projects).where(projects.c.name == name).values(**changes, edition=before.edition + 1))
@@ -94,4 +113,5 @@ def change_project(
             project=name,
             payload=dict(changes),
         )
+        tx.wake(TOPIC)
     return find_project(tx, name)

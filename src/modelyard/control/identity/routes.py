@@ -68,6 +68,7 @@ def create_key(request: Request, body: NewKeyBody, *, idempotency_key: Idempoten
         scopes=tuple(parse_scope(scope) for scope in body.scopes),
         lifetime=None if body.never_expires else timedelta(days=days),
         project=body.project,
+        limits=body.limits.value(),
     )
     asked = b"POST keys " + body.model_dump_json().encode()
     with parts.database.begin() as tx:
@@ -176,9 +177,10 @@ def change_project(
     *,
     if_match: IfMatch = None,
 ) -> Response:
-    """Set what is given, leave the rest."""
+    """Set what is given, leave the rest. A quota that is given as null is lifted."""
     parts = parts_of(request)
-    changes = {name: value for name, value in body.model_dump().items() if value is not None}
+    given = body.model_dump(exclude_unset=True)
+    changes = {name: value for name, value in given.items() if value is not None or name in projects.QUOTAS}
     with parts.database.begin() as tx:
         if not reach_of(caller(request)).covers(project, None):
             raise missing(f"project {quote(project)}")

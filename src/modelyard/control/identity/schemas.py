@@ -7,12 +7,32 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from modelyard.control.identity.keys import StoredKey
 from modelyard.control.identity.projects import Project
+from modelyard.domain.access import KeyLimits, quotas_of
 
 
 class Strict(BaseModel):
     """A body whose unknown members are refused, so that a typing error is told."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class LimitsBody(Strict):
+    """What a key may take; what is left out is not limited."""
+
+    requests_per_s: float | None = Field(
+        default=None, gt=0, le=1e6, description="Requests a second; an idle key may send one second's worth at once."
+    )
+    max_in_flight: int | None = Field(default=None, ge=1, le=1_000_000, description="Requests at the same time.")
+    requests_per_day: int | None = Field(default=None, ge=0, le=10**15, description="Predictions a day (UTC).")
+    requests_per_month: int | None = Field(default=None, ge=0, le=10**15, description="Predictions a month (UTC).")
+
+    def value(self) -> KeyLimits:
+        """As the domain has it."""
+        return KeyLimits(
+            requests_per_s=self.requests_per_s,
+            max_in_flight=self.max_in_flight,
+            quotas=quotas_of(per_day=self.requests_per_day, per_month=self.requests_per_month),
+        )
 
 
 class NewKeyBody(Strict):
@@ -27,6 +47,7 @@ class NewKeyBody(Strict):
     )
     never_expires: bool = Field(default=False, description="No end. Think twice.")
     project: str | None = Field(default=None, max_length=63, description="Whose names it means when none is given.")
+    limits: LimitsBody = Field(default_factory=LimitsBody, description="What it may take at the model servers.")
 
 
 class TokenBody(Strict):
@@ -48,6 +69,7 @@ class KeyDocument(BaseModel):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None = Field(description="On the control API, to the minute.")
+    limits: LimitsBody
 
 
 class CreatedKeyDocument(KeyDocument):
@@ -76,6 +98,8 @@ class ProjectChanges(Strict):
 
     description: str | None = Field(default=None, max_length=2000)
     two_person_review: bool | None = None
+    requests_per_day: int | None = Field(default=None, ge=0, le=10**15, description="Predictions a day; null: any.")
+    requests_per_month: int | None = Field(default=None, ge=0, le=10**15, description="Predictions a month; null: any.")
 
 
 class ProjectDocument(BaseModel):
@@ -85,6 +109,8 @@ class ProjectDocument(BaseModel):
     description: str
     two_person_review: bool
     created_at: datetime
+    requests_per_day: int | None = Field(description="Predictions that its callers get together in a day (UTC).")
+    requests_per_month: int | None = Field(description="And in a month.")
 
 
 class ProjectsDocument(BaseModel):
@@ -116,6 +142,12 @@ def key_document(key: StoredKey, *, now: datetime) -> dict[str, Any]:
         "expires_at": _text(key.expires_at),
         "revoked_at": _text(key.revoked_at),
         "last_used_at": _text(key.last_used_at),
+        "limits": {
+            "requests_per_s": key.limits.requests_per_s,
+            "max_in_flight": key.limits.max_in_flight,
+            "requests_per_day": _most(key.limits, "day"),
+            "requests_per_month": _most(key.limits, "month"),
+        },
     }
 
 
@@ -126,7 +158,13 @@ def project_document(project: Project) -> dict[str, Any]:
         "description": project.description,
         "two_person_review": project.two_person_review,
         "created_at": _text(project.created_at),
+        "requests_per_day": project.requests_per_day,
+        "requests_per_month": project.requests_per_month,
     }
+
+
+def _most(limits: KeyLimits, window: str) -> int | None:
+    return next((quota.most for quota in limits.quotas if quota.window == window), None)
 
 
 def _text(moment: datetime | None) -> str | None:

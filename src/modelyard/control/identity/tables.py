@@ -1,6 +1,6 @@
 """Tables of identity: projects, keys, and the one-time tokens of a first start. No key is stored, only its hash."""
 
-from sqlalchemy import JSON, Boolean, Column, Integer, String, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Integer, String, Table
 
 from modelyard.control.records import METADATA, Moment
 
@@ -12,6 +12,8 @@ projects = Table(
     Column("two_person_review", Boolean, nullable=False, default=False),
     Column("created_at", Moment, nullable=False),
     Column("edition", Integer, nullable=False, default=1),
+    Column("requests_per_day", BigInteger),
+    Column("requests_per_month", BigInteger),
 )
 
 keys = Table(
@@ -27,6 +29,7 @@ keys = Table(
     Column("expires_at", Moment),
     Column("revoked_at", Moment),
     Column("last_used_at", Moment),
+    Column("limits", JSON),
 )
 
 bootstrap_tokens = Table(

@@ -12,11 +12,10 @@ from typing import Final
 from sqlalchemy import delete, insert, select
 
 from modelyard.control.deployments import service_routes
-from modelyard.control.identity import IssuerBook, published_keys
+from modelyard.control.identity import IssuerBook, published_keys, published_quotas
 from modelyard.control.nodes import Board
 from modelyard.control.records import Database, Transaction
 from modelyard.control.traffic.tables import routing_tables
-from modelyard.domain.issuers import Issuer
 from modelyard.domain.routing import RoutingTable
 from modelyard.foundation.documents import from_json, to_json
 
@@ -39,10 +38,8 @@ class Publisher:
         made = RoutingTable(
             revision=0 if newest is None else newest[0],
             services=service_routes(tx, packages=self._packages),
-            keys=published_keys(tx) if self._auth_required else (),
-            issuers=self._published_issuers(),
-            auth_required=self._auth_required,
         )
+        made = self._with_access(tx, made)
         known = self._highest_known()
         if newest is not None and to_json(made) == newest[1] and known <= newest[0]:
             return newest[0]
@@ -58,15 +55,17 @@ class Publisher:
             newest = latest(tx)
             if newest is not None:
                 present = from_json(newest[1], RoutingTable)
-                keys = published_keys(tx) if self._auth_required else ()
-                same = present.keys == keys and present.auth_required == self._auth_required
-                if same and present.issuers == self._published_issuers() and self._highest_known() <= present.revision:
+                if self._with_access(tx, present) == present and self._highest_known() <= present.revision:
                     return
         with database.begin() as tx:
             self(tx)
 
-    def _published_issuers(self) -> tuple[Issuer, ...]:
-        return self._issuers.current if self._issuers is not None and self._auth_required else ()
+    def _with_access(self, tx: Transaction, table: RoutingTable) -> RoutingTable:
+        """`table` with the keys, issuers and quotas that count now: none where nobody is asked who they are."""
+        if not self._auth_required:
+            return replace(table, keys=(), issuers=(), quotas=(), auth_required=False)
+        issuers = () if self._issuers is None else self._issuers.current
+        return replace(table, keys=published_keys(tx), issuers=issuers, quotas=published_quotas(tx), auth_required=True)
 
     def _highest_known(self) -> int:
         """The newest table that a server holds; newer than ours after records were restored from a backup."""

@@ -1,5 +1,7 @@
 """Errors of the platform: things not there, not allowed, in the way, or not yet possible."""
 
+from typing import NamedTuple
+
 from modelyard.domain.errors.base import ModelyardError
 
 
@@ -52,15 +54,31 @@ class QuotaExceeded(Forbidden):
     title = "The quota is used up"
 
 
+class RatePolicy(NamedTuple):
+    """A limit as the RateLimit fields of HTTP name it: `quota` requests in `window_s` seconds."""
+
+    name: str
+    quota: int
+    window_s: int
+
+
 class RateLimited(ModelyardError):
-    """More requests than allowed; `retry_after_s` says when to come back."""
+    """More requests than allowed; `retry_after_s` says when to come back, `policy` which limit it was."""
 
     code = "rate_limited"
     title = "Too many requests"
 
-    def __init__(self, detail: str, *, retry_after_s: float, hint: str = "") -> None:
+    def __init__(self, detail: str, *, retry_after_s: float, hint: str = "", policy: RatePolicy | None = None) -> None:
         super().__init__(detail, hint=hint)
         self.retry_after_s = retry_after_s
+        self.policy = policy
+
+
+class RequestQuotaUsedUp(RateLimited):
+    """A key or a project has had all predictions of its day or month."""
+
+    code = "request_quota_used_up"
+    title = "The quota of predictions is used up"
 
 
 class Unavailable(ModelyardError):

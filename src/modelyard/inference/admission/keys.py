@@ -16,6 +16,7 @@ from modelyard.domain.errors.platform import Unauthenticated
 from modelyard.domain.issuers import Issuer
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.foundation.tokens import TokenRefused, TokenVerifier, looks_like_token
+from modelyard.inference.admission.allowance import Allowance, Allowances
 
 _REMEMBERED: Final = 4096
 _TOKEN_KEPT_S: Final = 60.0
@@ -26,12 +27,24 @@ Digest = bytes
 
 
 class Caller:
-    """Who asks. `allowed` keeps verdicts, by verb and place, as long as the table stands."""
+    """Who asks, and what it may take (`allowance`, None where nothing limits it).
 
-    __slots__ = ("_scopes", "_verdicts", "expires_at", "key", "project")
+    Verdicts by verb and place are kept as long as the table stands.
+    """
 
-    def __init__(self, *, key: str, project: str, scopes: Iterable[Scope], expires_at: float | None = None) -> None:
+    __slots__ = ("_scopes", "_verdicts", "allowance", "expires_at", "key", "project")
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        project: str,
+        scopes: Iterable[Scope],
+        expires_at: float | None = None,
+        allowance: Allowance | None = None,
+    ) -> None:
         self.key = key
+        self.allowance = allowance
         self.project = project
         self.expires_at = expires_at
         self._scopes = tuple(scopes)
@@ -57,8 +70,9 @@ ANYONE: Final = Caller(key="", project=DEFAULT_PROJECT, scopes=[Scope(Verb.ADMIN
 class TokenDesk:
     """The tokens of one table's issuers. What a token was found to be is remembered for at most a minute."""
 
-    def __init__(self, issuers: Sequence[Issuer]) -> None:
+    def __init__(self, issuers: Sequence[Issuer], allowances: Allowances | None = None) -> None:
         self._issuers = issuers
+        self._allowances = allowances
         self._verifier: TokenVerifier | None = None
         self._seen: dict[Digest, tuple[float, Caller | None]] = {}
 
@@ -89,7 +103,14 @@ class TokenDesk:
         except TokenRefused as error:
             _log.info("a token was refused", extra={"reason": str(error)})
             return None
-        return Caller(key=bearer.id, project=bearer.project, scopes=bearer.scopes, expires_at=bearer.expires_at)
+        allowance = None if self._allowances is None else self._allowances.of_project(bearer.project)
+        return Caller(
+            key=bearer.id,
+            project=bearer.project,
+            scopes=bearer.scopes,
+            expires_at=bearer.expires_at,
+            allowance=allowance,
+        )
 
 
 class KeyRing:
@@ -102,6 +123,7 @@ class KeyRing:
         pepper: bytes,
         required: bool,
         issuers: Sequence[Issuer] = (),
+        allowances: Allowances | None = None,
         clock: Callable[[], float] = time,
     ) -> None:
         self.required = required
@@ -109,7 +131,8 @@ class KeyRing:
         self._clock = clock
         self._by_id = {record.id: record for record in keys}
         self._good: dict[bytes, Caller] = {}
-        self._tokens = TokenDesk(issuers) if issuers else None
+        self._allowances = allowances
+        self._tokens = TokenDesk(issuers, allowances) if issuers else None
 
     def identify(self, authorization: bytes | None) -> Caller:
         """The caller behind the value of an Authorization header (RFC 6750, section 2.1).
@@ -143,7 +166,13 @@ class KeyRing:
         record = self._by_id.get(identity)
         if not matches(record, key, pepper=self._pepper, now=self._clock()) or record is None:
             raise _refused()
-        caller = Caller(key=record.id, project=record.project, scopes=record.scopes, expires_at=record.expires_at)
+        caller = Caller(
+            key=record.id,
+            project=record.project,
+            scopes=record.scopes,
+            expires_at=record.expires_at,
+            allowance=None if self._allowances is None else self._allowances.of_key(record),
+        )
         if len(self._good) >= _REMEMBERED:
             self._good.clear()
         self._good[authorization] = caller

@@ -16,11 +16,9 @@ from time import clock_gettime
 from typing import Final
 
 _COLUMNS: Final = 64
-_RECORDS: Final = 1024
+RECORDS: Final = 1024
 _HEAD: Final = 3  # hash of the name, tokens, time of the last change
 _WIDTH: Final = _HEAD + _COLUMNS
-_IN_USE: Final = _RECORDS * _WIDTH  # the cell that says how many columns were ever taken
-_BYTES: Final = (_IN_USE + 1) * 8
 _CLOCK: Final = 1  # CLOCK_MONOTONIC: one clock for all processes of a machine
 _SHARE_S: Final = 0.0005  # a process takes the tokens of so long a time at once
 _MOST_AT_ONCE: Final = 64.0
@@ -33,23 +31,27 @@ def machine_clock() -> float:
 
 
 class SharedLimits:
-    """The mapped file. Not for several threads at once."""
+    """The mapped file, with room for so many `records`. Not for several threads at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, records: int = RECORDS) -> None:
+        self.path = path
+        self._records = records
+        self.in_use = records * _WIDTH  # the cell that says how many columns were ever taken
+        size = (self.in_use + 1) * 8
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._fd, _BYTES)
-        self._map = mmap.mmap(self._fd, _BYTES)
+        os.ftruncate(self._fd, size)
+        self._map = mmap.mmap(self._fd, size)
         self.cells = memoryview(self._map).cast("d")
         self.column = self._take_column()
 
     def bucket(self, name: str, rate: float) -> "TokenBucket":
         """The token bucket of `name` with `rate` requests a second, and a burst of as many."""
-        return TokenBucket(self, self._record(name), rate)
+        return TokenBucket(self, self.record(name), rate)
 
     def gate(self, name: str, bound: int) -> "Gate":
         """The bound of `name` on requests in flight."""
-        return Gate(self, self._record(name), bound)
+        return Gate(self, self.record(name), bound)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -88,7 +90,7 @@ class SharedLimits:
             for column in range(_COLUMNS):
                 if self._try(column):
                     self._clear(column)
-                    self.cells[_IN_USE] = max(self.cells[_IN_USE], column + 1)
+                    self.cells[self.in_use] = max(self.cells[self.in_use], column + 1)
                     return column
         raise OSError(f"more than {_COLUMNS} processes share the limits")
 
@@ -99,16 +101,16 @@ class SharedLimits:
         return False
 
     def _clear(self, column: int) -> None:
-        for record in range(_RECORDS):
+        for record in range(self._records):
             self.cells[record * _WIDTH + _HEAD + column] = 0.0
 
-    def _record(self, name: str) -> int:
+    def record(self, name: str) -> int:
         """Index of the first cell of the record of `name`; open addressing by hash."""
         wanted = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        first = int.from_bytes(wanted) % _RECORDS
+        first = int.from_bytes(wanted) % self._records
         with self.locked():
-            for step in range(_RECORDS):
-                at = (first + step) % _RECORDS * _WIDTH
+            for step in range(self._records):
+                at = (first + step) % self._records * _WIDTH
                 found = self._map[at * 8 : at * 8 + 8]
                 if found == wanted:
                     return at
@@ -171,12 +173,12 @@ class TokenBucket:
 class Gate:
     """Lets at most `bound` requests be in flight in all processes together."""
 
-    __slots__ = ("_first", "_limits", "_mine", "bound")
+    __slots__ = ("_first", "_limits", "bound", "mine")
 
     def __init__(self, limits: SharedLimits, at: int, bound: int) -> None:
         self._limits = limits
         self._first = at + _HEAD
-        self._mine = at + _HEAD + limits.column
+        self.mine = at + _HEAD + limits.column
         self.bound = bound
 
     def enter(self) -> bool:
@@ -185,22 +187,25 @@ class Gate:
         Far from the bound this needs no lock: even if every process enters at the same moment, the bound holds.
         """
         cells = self._limits.cells
-        if self._in_flight() + _COLUMNS < self.bound:
-            cells[self._mine] += 1
+        if self.in_flight() + _COLUMNS < self.bound:
+            cells[self.mine] += 1
             return True
         with self._limits.locked():
-            if self._in_flight() >= self.bound:
+            if self.in_flight() >= self.bound:
                 self._limits.reclaim()
-                if self._in_flight() >= self.bound:
+                if self.in_flight() >= self.bound:
                     return False
-            cells[self._mine] += 1
+            cells[self.mine] += 1
             return True
 
     def leave(self) -> None:
         """One less is in flight. Only this process writes its own column, so no lock is needed."""
         cells = self._limits.cells
-        cells[self._mine] = max(0.0, cells[self._mine] - 1)
+        cells[self.mine] = max(0.0, cells[self.mine] - 1)
 
-    def _in_flight(self) -> float:
+    settle = leave  # a service's bound makes no difference between what was answered and what was not
+
+    def in_flight(self) -> float:
+        """Requests that are in, in all processes together."""
         cells = self._limits.cells
-        return sum(cells[self._first : self._first + int(cells[_IN_USE])])
+        return sum(cells[self._first : self._first + int(cells[self._limits.in_use])])

@@ -13,7 +13,7 @@ import numpy as np
 
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.inference import RunFailed
-from modelyard.inference.admission import Gate
+from modelyard.inference.admission import Gate, Hold
 from modelyard.inference.batching import Call
 from modelyard.inference.grpc.asked import Asked
 from modelyard.inference.grpc.reading import read_message
@@ -38,7 +38,7 @@ class GrpcCall(Call):
         raw: bool,
         service: Service,
         backend: ServedBackend,
-        gate: Gate | None,
+        gate: Gate | Hold | None,
         started: float,
         deadline: float,
     ) -> None:
@@ -73,7 +73,7 @@ class GrpcCall(Call):
             _log.exception("an answer cannot be written")
             self.fail(_unwritable(error))
             return
-        self._service.leave(self._gate)
+        self._service.answered(self._gate)
         self.ok = True
         self.future.set_result(answer)
 
@@ -117,7 +117,7 @@ def begin(board: Switchboard, message: Any, asked: Asked) -> GrpcCall:  # noqa: 
     measures = service.measures
     measures.received.add()
     try:
-        gate = service.enter()
+        gate = service.enter(caller.allowance)
     except ModelyardError as error:
         measures.rejected(error.code)
         raise

@@ -2,10 +2,10 @@
 
 from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.inference import DeadlineExceeded, NotReady, Overloaded, RunFailed, VersionNotFound
-from modelyard.domain.errors.platform import RateLimited
+from modelyard.domain.errors.platform import RateLimited, RatePolicy
 from modelyard.domain.routing import Backend, ServiceRoute
 from modelyard.domain.upstreams import UpstreamProtocol
-from modelyard.inference.admission import Gate, SharedLimits, TokenBucket
+from modelyard.inference.admission import Allowance, Gate, Hold, SharedLimits, TokenBucket
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend
 from modelyard.inference.routing.measures import ServiceMeasures
 from modelyard.inference.routing.split import Split
@@ -49,13 +49,24 @@ class Service:
         elif self._gate is None or self._gate.bound != wish.max_in_flight:
             self._gate = limits.gate(name, wish.max_in_flight)
 
-    def enter(self) -> "Gate | None":
-        """Count one request in; gives what `leave` is to be called with.
+    def enter(self, allowance: Allowance | None = None) -> "Gate | Hold | None":
+        """Count one request in; gives what `answered` or `leave` is to be called with.
 
         Raises:
             Overloaded: too many requests are in flight.
-            RateLimited: more requests than the service's rate.
+            RateLimited: more requests than the service's rate, or than the caller's `allowance`.
         """
+        if allowance is None:
+            return self._enter()
+        hold = allowance.enter()
+        try:
+            hold.service_gate = self._enter()
+        except ModelyardError:
+            hold.leave()
+            raise
+        return hold
+
+    def _enter(self) -> Gate | None:
         if self.in_flight >= self._bound:
             raise Overloaded(
                 f"{self.in_flight} requests of this service are waiting already",
@@ -66,6 +77,7 @@ class Service:
                 f"this service takes {self._bucket.rate:g} requests a second",
                 retry_after_s=wait,
                 hint="wait as long as Retry-After says",
+                policy=RatePolicy("service", max(1, int(self._bucket.rate)), 1),
             )
         gate = self._gate
         if gate is not None and not gate.enter():
@@ -75,11 +87,17 @@ class Service:
         self.in_flight += 1
         return gate
 
-    def leave(self, gate: "Gate | None") -> None:
-        """Count one request out."""
+    def leave(self, gate: "Gate | Hold | None") -> None:
+        """Count one request out that got no prediction."""
         self.in_flight -= 1
         if gate is not None:
             gate.leave()
+
+    def answered(self, gate: "Gate | Hold | None") -> None:
+        """Count one request out that gets its prediction."""
+        self.in_flight -= 1
+        if gate is not None:
+            gate.settle()
 
     def book_failure(self, error: ModelyardError) -> None:
         """Count how a request that was admitted ended without a prediction."""

@@ -21,7 +21,7 @@ from modelyard.domain.routing import Backend, BackendStatus, RoutingTable, Servi
 from modelyard.domain.upstreams import Upstream, UpstreamProtocol
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.metrics import Book
-from modelyard.inference.admission import KeyRing, SharedLimits
+from modelyard.inference.admission import FILE, RECORDS, Allowances, KeyRing, SharedLimits
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend, batch_limits
 from modelyard.inference.routing.measures import TABLE_REVISION, BackendMeasures, PoolMeasures, ServiceMeasures
 from modelyard.inference.routing.models import ModelKey, ModelShelf
@@ -65,6 +65,7 @@ class Switchboard:
         self._options = options
         self._book = book
         self._limits = limits
+        self._of_keys: SharedLimits | None = None
         self._pepper = pepper
         self._on_change = on_change
         self._shelf = ModelShelf(options.load)
@@ -80,7 +81,13 @@ class Switchboard:
             return
         self.revision = table.revision
         required = table.auth_required or self._options.keys_required
-        self.keys = KeyRing(table.keys, pepper=self._pepper, required=required, issuers=table.issuers)
+        self.keys = KeyRing(
+            table.keys,
+            pepper=self._pepper,
+            required=required,
+            issuers=table.issuers,
+            allowances=Allowances(self._key_limits, table.quotas),
+        )
         self._secrets.take(table.secrets)
         wanted = {(route.project, route.name): route for route in table.services}
         for place in [place for place in self.services if place not in wanted]:
@@ -88,6 +95,12 @@ class Switchboard:
         for place, route in wanted.items():
             self._take(place, route)
         self._settle()
+
+    def _key_limits(self) -> SharedLimits:
+        """The mapped file of keys and projects, beside that of services; made when the first of them has a limit."""
+        if self._of_keys is None:
+            self._of_keys = SharedLimits(self._limits.path.with_name(FILE), records=RECORDS)
+        return self._of_keys
 
     def find(self, project: str, name: str) -> Service | None:
         """The service of this name."""
@@ -136,6 +149,8 @@ class Switchboard:
             self._draining += service.backends.values()
         for backend in self._draining:
             backend.unload()
+        if self._of_keys is not None:
+            self._of_keys.close()
 
     def _take(self, place: Place, route: ServiceRoute) -> None:
         service = self.services.get(place)

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from modelyard.domain.errors.base import ModelyardError
-from modelyard.domain.errors.platform import RateLimited, Unauthenticated, Unavailable
+from modelyard.domain.errors.platform import RateLimited, RatePolicy, Unauthenticated, Unavailable
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.http.wire import NO_HEADERS, HeaderLines, header_lines
 from modelyard.inference.protocol import write_error
@@ -37,5 +37,16 @@ def error_headers(error: ModelyardError) -> tuple[HeaderLines, bool]:
     if isinstance(error, Unauthenticated):
         return _CHALLENGE, True
     if isinstance(error, (RateLimited, Unavailable)):
-        return HeaderLines(b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after_s))), False
+        wait = max(1, math.ceil(error.retry_after_s))
+        limit = _limit_lines(error.policy, wait) if isinstance(error, RateLimited) and error.policy is not None else b""
+        return HeaderLines(b"retry-after: %d\r\n" % wait + limit), False
     return NO_HEADERS, False
+
+
+def _limit_lines(policy: RatePolicy, wait_s: int) -> bytes:
+    """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10): which limit it was, and what is left.
+
+    The draft is not finished; Retry-After is what clients can rely on, and both say the same time.
+    """
+    named = f'ratelimit-policy: "{policy.name}";q={policy.quota};w={policy.window_s}\r\n'
+    return f'{named}ratelimit: "{policy.name}";r=0;t={wait_s}\r\n'.encode("ascii")

@@ -10,7 +10,7 @@ from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.inference import RunFailed
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.http.wire import HeaderLines
-from modelyard.inference.admission import Gate
+from modelyard.inference.admission import Gate, Hold
 from modelyard.inference.batching import Call
 from modelyard.inference.protocol import Encoded, InferRequest
 from modelyard.inference.routing import ServedBackend, Service
@@ -36,7 +36,7 @@ class InferCall(Call):
         *,
         service: Service,
         backend: ServedBackend,
-        gate: Gate | None,
+        gate: Gate | Hold | None,
         write: Write,
         started: float,
     ) -> None:
@@ -73,7 +73,7 @@ class InferCall(Call):
             _log.exception("an answer cannot be written", extra={"request_id": self._request.id})
             self.fail(_unwritable(error))
             return
-        self._service.leave(self._gate)
+        self._service.answered(self._gate)
         self.ok = True
         if encoded.json_size is None:
             reply.send(200, encoded.body, headers=self.backend.headers)

@@ -8,8 +8,8 @@ from time import perf_counter
 from typing import Final
 
 from modelyard.domain.access import Verb
-from modelyard.domain.errors.base import ModelyardError
-from modelyard.domain.errors.edge import MethodNotAllowed, NotAcceptable, UnsupportedMediaType
+from modelyard.domain.errors.base import ModelyardError, quote
+from modelyard.domain.errors.edge import BadHeader, MethodNotAllowed, NotAcceptable, UnsupportedMediaType
 from modelyard.domain.errors.platform import NotFound
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.inference.admission import ANYONE, Caller
@@ -60,7 +60,7 @@ class InferenceHandler:
                     caller is not ANYONE and not caller.may(Verb.INFER, service.project, service.name)
                 ):
                     raise self._unreachable(caller, service, head.path)
-                self._predict(request, reply, service, version=None, dialect=V2)
+                self._predict(request, reply, service, caller, version=None, dialect=V2)
             else:
                 self._other(request, reply)
         except ModelyardError as error:
@@ -79,7 +79,7 @@ class InferenceHandler:
         predicts = _PREDICTS.get(page)
         if predicts is not None:
             service = self._service_for(address, caller)
-            self._predict(request, reply, service, version=address.version, dialect=predicts)
+            self._predict(request, reply, service, caller, version=address.version, dialect=predicts)
         elif page in RELAYED:
             self._openai.answer(address, request, reply, caller)
         else:
@@ -103,7 +103,7 @@ class InferenceHandler:
         return unreachable(self._board, caller, project, path.rsplit("/", 2)[1])
 
     def _predict(
-        self, request: Request, reply: Reply, service: Service, *, version: str | None, dialect: Dialect
+        self, request: Request, reply: Reply, service: Service, caller: Caller, *, version: str | None, dialect: Dialect
     ) -> None:
         """Admit, decode and line up one prediction. Every way out is booked in the service's account."""
         started = perf_counter()
@@ -117,7 +117,7 @@ class InferenceHandler:
             accept = fields.get(b"accept")
             if accept is not None and accept != b"*/*":
                 _check_accept(accept)
-            gate = service.enter()
+            gate = service.enter(caller.allowance)
         except ModelyardError as error:
             measures.rejected(error.code)
             send_error(request, reply, error)
@@ -128,6 +128,9 @@ class InferenceHandler:
             assert backend.signature is not None
             assert backend.batcher is not None
             parsed = dialect.read(request.body, fields, backend.signature)
+            patience = fields.get(b"x-request-timeout-ms")
+            if patience is not None:
+                parsed.timeout_us = _shorter(parsed.timeout_us, patience)
         except ModelyardError as error:
             service.leave(gate)
             measures.rejected(error.code)
@@ -159,6 +162,16 @@ class _Everywhere(dict[str, Service]):
 
     def get(self, key: str, default: object = None) -> Service:
         return self._service
+
+
+def _shorter(timeout_us: int, patience: bytes) -> int:
+    """The shorter of the body's `timeout` (0: none) and the header's milliseconds."""
+    if not patience.isdigit() or len(patience) > _MOST_DIGITS or not int(patience):
+        raise BadHeader(
+            f"x-request-timeout-ms cannot be {quote(patience.decode('latin-1'))}", hint="send whole milliseconds"
+        )
+    asked = int(patience) * 1000
+    return min(timeout_us, asked) if timeout_us else asked
 
 
 def _check_type(value: bytes | None, dialect: Dialect) -> None:

@@ -17,7 +17,7 @@ from modelyard.domain.errors.edge import UnsupportedMediaType
 from modelyard.domain.errors.inference import DeadlineExceeded, ModelNotFound, UpstreamFailed, UpstreamTimeout
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.outbound import Answer, Question
-from modelyard.inference.admission import Caller, Gate
+from modelyard.inference.admission import Caller, Gate, Hold
 from modelyard.inference.routing import ServedBackend, Service, Switchboard
 from modelyard.inference.server.addresses import Address, Page
 from modelyard.inference.server.answers import error_headers
@@ -58,7 +58,7 @@ class _Asked:
     service: Service
     backend: ServedBackend
     client: UpstreamClient
-    gate: Gate | None
+    gate: Gate | Hold | None
     started: float
 
 
@@ -95,7 +95,7 @@ class OpenAiDoor:
         measures = service.measures
         measures.received.add()
         try:
-            gate = service.enter()
+            gate = service.enter(caller.allowance)
         except ModelyardError as error:
             measures.rejected(error.code)
             raise
@@ -132,7 +132,7 @@ async def _relay(asked: _Asked) -> None:
         _log.exception("an answer could not be relayed", extra={"request_id": asked.request.id})
         _fail(asked, UpstreamFailed("the upstream's answer could not be passed on"))
     else:
-        service.leave(asked.gate)
+        service.answered(asked.gate)
     if not reply.is_finished and not reply.closed:
         reply.abort()
 
