@@ -12,6 +12,7 @@ from modelyard.domain.access import KeyRecord, ProjectQuota
 from modelyard.domain.contract import Isolation
 from modelyard.domain.issuers import Issuer
 from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.domain.sketches import Sketch
 from modelyard.domain.upstreams import Upstream
 
 
@@ -164,3 +165,4 @@ class ServerReport:
     table_revision: int
     backends: tuple[BackendStatus, ...] = ()
     in_flight: int = 0
+    sketches: tuple[Sketch, ...] = ()

@@ -230,6 +230,7 @@ class ModelServer:
             table_revision=self._board.acknowledged,
             backends=self._board.statuses(),
             in_flight=self._board.in_flight,
+            sketches=self._board.sketches(),
         )
 
     async def _listen(self, access_log: AccessLog | None) -> Listener:

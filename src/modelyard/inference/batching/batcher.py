@@ -104,6 +104,10 @@ class Batcher:
                 self._waiting.remove(call)
             call.drop()
 
+    def instrument(self, runner: Runner, observer: Observer) -> None:
+        """Another runner of the same model, and another observer, from the next run on."""
+        self._runner, self._observer = runner, observer
+
     def wake(self) -> None:
         """Look again: the runner's capacity has grown."""
         if self._waiting and not self._flush_asked:

@@ -80,7 +80,7 @@ class GrpcCall(Call):
     def fail(self, error: ModelyardError) -> None:
         """Hand the error to whoever waits."""
         self._service.leave(self._gate)
-        self._service.book_failure(error)
+        self._service.book_failure(error, self)
         if not self.future.done():
             self.future.set_exception(error)
 

@@ -1,6 +1,7 @@
 """One backend of a service as this server holds it: its model or its workers, its batcher, and where it stands."""
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from modelyard.foundation.http.wire import HeaderLines, header_lines
 from modelyard.inference.batching import Batcher, BatchLimits, Queue, Runner
 from modelyard.inference.protocol import Signature
 from modelyard.inference.routing.measures import BackendMeasures
+from modelyard.inference.routing.sketching import RevisionSketch, SketchedMeasures, SketchedRunner
 from modelyard.inference.routing.workers import WorkerPool
 from modelyard.inference.upstreams import UpstreamClient, UpstreamQueue, V2Upstream
 
@@ -75,6 +77,7 @@ class ServedBackend:
         self.signature: Signature | None = None
         self.batcher: Queue | None = None
         self.runner: Runner | None = None
+        self.sketch: RevisionSketch | None = None
         self._release: Callable[[], None] | None = None
         self.headers: HeaderLines = header_lines(
             [
@@ -125,6 +128,24 @@ class ServedBackend:
         self.platform = upstream.platform
         self.signature = Signature(self.key.service, upstream.contract)
         self.batcher = UpstreamQueue(upstream, asyncio.get_running_loop(), observer=self.measures)
+
+    def watch(self, *, epoch: str, split: str) -> None:
+        """Count apart what this backend answers from now on, where it answers here."""
+        if self.signature is None or self.runner is None or not isinstance(self.batcher, Batcher):
+            return  # answered elsewhere: what comes out of a run is not seen here
+        self.sketch = RevisionSketch(self, self.signature, epoch=epoch, split=split)
+        observer = SketchedMeasures(self.measures, self.sketch)
+        self.batcher.instrument(SketchedRunner(self.runner, observer), observer)
+
+    def unwatch(self) -> None:
+        """Count nothing apart any more."""
+        if isinstance(self.batcher, Batcher) and self.runner is not None:
+            self.batcher.instrument(self.runner, self.measures)
+        self.sketch = None
+
+    def aside(self) -> "ServedBackend":
+        """The same backend for requests that are not to be compared, though they are answered all the same."""
+        return copy.copy(self)
 
     def became_ready(self, *, load_s: float, memory_bytes: int, device: str) -> None:
         """It may take traffic."""

@@ -1,12 +1,17 @@
 """One service as this server answers for it: its goal, what answers now, and its bounds."""
 
+from collections.abc import Callable, Sequence
+
 from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.inference import DeadlineExceeded, NotReady, Overloaded, RunFailed, VersionNotFound
 from modelyard.domain.errors.platform import RateLimited, RatePolicy
 from modelyard.domain.routing import Backend, ServiceRoute
 from modelyard.domain.upstreams import UpstreamProtocol
 from modelyard.inference.admission import Allowance, Gate, Hold, SharedLimits, TokenBucket
+from modelyard.inference.batching import Call
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend
+from modelyard.inference.routing.choosing import Callers, Coin, Fields, Identify, Matches
+from modelyard.inference.routing.comparison import Comparison
 from modelyard.inference.routing.measures import ServiceMeasures
 from modelyard.inference.routing.split import Split
 from modelyard.inference.routing.workers import WorkerDied, WorkerFailed
@@ -18,15 +23,22 @@ class Service:
     `goal` is the newest route, `split` what answers now: the two differ while new backends load.
     """
 
-    def __init__(self, route: ServiceRoute, measures: ServiceMeasures, *, bound: int, deadline_s: float) -> None:
+    def __init__(
+        self, route: ServiceRoute, measures: ServiceMeasures, *, bound: int, deadline_s: float, identify: Identify
+    ) -> None:
         self.project = route.project
         self.name = route.name
         self.goal = route
         self.measures = measures
-        self.split: Split[ServedBackend] = Split([])
+        self.split: Split[ServedBackend] | Coin[ServedBackend] = Split([])
+        self.choose: Callable[[Fields], ServedBackend] = self._by_weight
+        """Who answers a request with these header fields (names in lower case); raises `NotReady`."""
+        self.comparison = Comparison()
         self.backends: dict[BackendKey, ServedBackend] = {}
         self.in_flight = 0
         self.deadline_s = deadline_s
+        self._identify = identify
+        self._rules: tuple[object, ...] = ()
         self._bound = bound
         self._default_deadline_s = deadline_s
         self._bucket: TokenBucket | None = None
@@ -99,8 +111,10 @@ class Service:
         if gate is not None:
             gate.settle()
 
-    def book_failure(self, error: ModelyardError) -> None:
-        """Count how a request that was admitted ended without a prediction."""
+    def book_failure(self, error: ModelyardError, call: Call | None = None) -> None:
+        """Count how a request that was admitted ended without a prediction; against its revision, if that spoilt it."""
+        if call is not None:
+            self.comparison.failed(error, call)
         if isinstance(error, DeadlineExceeded):
             self.measures.lost("timeout", error.code)
         elif isinstance(error.__cause__, WorkerDied):
@@ -119,14 +133,38 @@ class Service:
         weighted = [(self.backends[BackendKey.of(self.goal, b)], b.weight) for b in self.goal.backends if b.weight > 0]
         if any(backend.state is BackendState.LOADING for backend, _ in weighted):
             if not self.split.items:
-                self.split = Split([(b, w) for b, w in weighted if b.state is BackendState.READY])
+                self._arrange([(b, w) for b, w in weighted if b.state is BackendState.READY])
             return False
         ready = [(backend, weight) for backend, weight in weighted if backend.state is BackendState.READY]
         if ready or not weighted:
-            self.split = Split(ready)
+            self._arrange(ready)
         return all(
             self.backends[BackendKey.of(self.goal, b)].state is not BackendState.LOADING for b in self.goal.backends
         )
+
+    def _arrange(self, choices: Sequence[tuple[ServedBackend, int]]) -> None:
+        """Let the requests be divided between these. What the goal does not ask for costs a request nothing."""
+        goal = self.goal
+        rules = (tuple(choices), goal.matches, goal.sticky, goal.watched, tuple(self.live))
+        if rules == self._rules:
+            return
+        self._rules = rules
+        self.split = Coin(choices) if goal.watched else Split(choices)
+        if goal.watched:
+            self.comparison.begin(choices)
+        else:
+            self.comparison.end()
+        if not (goal.matches or (goal.sticky and len(choices) > 1)):
+            self.choose = self._by_weight
+            return
+        held = {backend.key.revision: backend for backend in self.live}
+        matches = Matches(goal.matches, held, self._identify)
+        callers = Callers(goal.sticky or "", choices, salt=f"{self.project}/{self.name}")
+
+        def choose(fields: Fields) -> ServedBackend:
+            return matches.pick(fields) or (callers.pick(fields) if goal.sticky else None) or self.pick()
+
+        self.choose = choose
 
     def retired(self) -> list[ServedBackend]:
         """Backends that neither the goal nor the present split names."""
@@ -150,6 +188,9 @@ class Service:
             raise self._not_ready()
         return backend
 
+    def _by_weight(self, fields: Fields) -> ServedBackend:
+        return self.pick()
+
     def at_version(self, version: str) -> ServedBackend:
         """The live backend of this model version, the newest revision first.
 
@@ -166,7 +207,8 @@ class Service:
         ready = [backend for backend in held if backend.state is BackendState.READY]
         if not ready:
             raise self._not_ready()
-        return max(ready, key=lambda backend: backend.key.revision)
+        found = max(ready, key=lambda backend: backend.key.revision)
+        return found.aside() if found.sketch is not None else found
 
     def _versions(self) -> list[str]:
         return sorted({backend.backend.version for backend in self.live})

@@ -18,6 +18,7 @@ from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.routing import Backend, BackendStatus, RoutingTable, ServiceRoute
+from modelyard.domain.sketches import Sketch
 from modelyard.domain.upstreams import Upstream, UpstreamProtocol
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.metrics import Book
@@ -111,6 +112,10 @@ class Switchboard:
         held = [backend.status() for service in self.services.values() for backend in service.backends.values()]
         return (*held, *(backend.status() for backend in self._draining))
 
+    def sketches(self) -> tuple[Sketch, ...]:
+        """What was counted of revisions that are compared."""
+        return tuple(sketch for service in self.services.values() for sketch in service.comparison.sketches())
+
     @property
     def is_ready(self) -> bool:
         """Whether a table is there and every service of it can answer."""
@@ -157,7 +162,13 @@ class Switchboard:
         if service is None:
             measures = ServiceMeasures(self._book, route.project, route.name)
             options = self._options
-            service = Service(route, measures, bound=options.max_in_flight, deadline_s=options.deadline_s)
+            service = Service(
+                route,
+                measures,
+                bound=options.max_in_flight,
+                deadline_s=options.deadline_s,
+                identify=lambda authorization: self.keys.identify(authorization).key,
+            )
             self.services[place] = service
         service.goal = route
         service.limit(self._limits)

@@ -86,7 +86,7 @@ class InferCall(Call):
         """Answer with an error."""
         service = self._service
         service.leave(self._gate)
-        service.book_failure(error)
+        service.book_failure(error, self)
         send_error(self._request, self._reply, error, headers=self.backend.headers)
 
     def drop(self) -> None:

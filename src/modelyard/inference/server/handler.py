@@ -124,7 +124,7 @@ class InferenceHandler:
             return
         backend: ServedBackend | None = None
         try:
-            backend = service.pick() if version is None else service.at_version(version)
+            backend = service.choose(fields) if version is None else service.at_version(version)
             assert backend.signature is not None
             assert backend.batcher is not None
             parsed = dialect.read(request.body, fields, backend.signature)
