@@ -3,6 +3,7 @@
 from modelyard.inference.admission.allowance import FILE, RECORDS, Allowance, Allowances, Hold
 from modelyard.inference.admission.keys import ANYONE, Caller, KeyRing
 from modelyard.inference.admission.limits import Gate, SharedLimits, TokenBucket
+from modelyard.inference.admission.pressure import Pressure, Room, read_urgency
 
 __all__ = [
     "ANYONE",
@@ -14,6 +15,9 @@ __all__ = [
     "Gate",
     "Hold",
     "KeyRing",
+    "Pressure",
+    "Room",
     "SharedLimits",
     "TokenBucket",
+    "read_urgency",
 ]

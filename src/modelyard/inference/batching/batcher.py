@@ -15,13 +15,14 @@ from time import perf_counter
 from typing import Final, Protocol
 
 from modelyard.domain.errors.base import ModelyardError
-from modelyard.domain.errors.inference import DeadlineExceeded, RunFailed
+from modelyard.domain.errors.inference import DeadlineExceeded, Overloaded, RunFailed
 from modelyard.domain.errors.platform import Unavailable
 from modelyard.inference.batching.call import Call
 from modelyard.inference.batching.gather import Array, gather, is_scatterable, join
 from modelyard.inference.batching.runner import Runner, Terms
 
 _LAST: Final = 1 << 62
+_NEW_SHARE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,7 @@ class Batcher:
         self._waiting: deque[Call] = deque()
         self._running: dict[int, list[Call]] = {}
         self._runs = 0
+        self._usual_s = 0.0
         self._flush_asked = False
         self._plain = True
         self._prioritised = False
@@ -157,6 +159,10 @@ class Batcher:
             call = waiting[0]
             if call.deadline <= now:
                 _settle(waiting.popleft(), _expired())
+            elif (
+                call.deadline <= now + self._usual_s and len(waiting) > 1
+            ):  # the last is tried: what is known may be old
+                _settle(waiting.popleft(), _hopeless())
             elif calls and (
                 rows + call.rows > limit or call.alone or calls[0].alone or call.shape_key != calls[0].shape_key
             ):
@@ -205,6 +211,7 @@ class Batcher:
         if outputs is not None:
             rows = sum([call.rows for call in calls]) if len(calls) > 1 else calls[0].rows
             if len(calls) == 1 or is_scatterable(outputs, rows):
+                self._usual_s += _NEW_SHARE * (took - self._usual_s)
                 self._observer.ran(calls, rows, began=began, took=took)
                 _scatter(calls, outputs)
                 self._observer.answered(calls, perf_counter())
@@ -314,6 +321,12 @@ def _settle(call: Call, error: ModelyardError) -> None:
 
 def _expired() -> DeadlineExceeded:
     return DeadlineExceeded("the answer was not there by the deadline", hint="try again later, or allow more time")
+
+
+def _hopeless() -> Overloaded:
+    return Overloaded(
+        "the answer could not have been there by the deadline", hint="try again later, or allow more time"
+    )
 
 
 def _run_failed(error: Exception) -> RunFailed:

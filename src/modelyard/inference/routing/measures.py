@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Final
 
 from modelyard.foundation.metrics import Account, Book, Counter, Family, Histogram, Kind
+from modelyard.inference.admission import Pressure
 from modelyard.inference.batching import Call
 
 _log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ FAMILIES: Final = (
 class ServiceMeasures:
     """The account of one service."""
 
-    __slots__ = ("_answered", "_book", "_labels", "_ok", "received")
+    __slots__ = ("_answered", "_book", "_labels", "_ok", "pressure", "received")
 
     def __init__(self, book: Book, project: str, service: str) -> None:
         self._book = book
@@ -144,6 +145,7 @@ class ServiceMeasures:
         self.received = book.counter(RECEIVED, project, service)
         self._answered = book.counter(ANSWERED, project, service)
         self._ok = book.counter(REQUESTS, project, service, "ok")
+        self.pressure = Pressure()
 
     def ok(self, requests: int) -> None:
         """Predictions were given."""
@@ -216,6 +218,7 @@ class BackendMeasures:
         """A run ended well."""
         self._rows.add(rows)
         self._runs.add()
+        self._service.pressure.ran(len(calls), began, began + took)
         self._inference.observe(took, len(calls))
         _observe_since(self._queue, calls, began)
 

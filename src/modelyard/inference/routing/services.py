@@ -1,13 +1,13 @@
 """One service as this server answers for it: its goal, what answers now, and its bounds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.inference import DeadlineExceeded, NotReady, Overloaded, RunFailed, VersionNotFound
 from modelyard.domain.errors.platform import RateLimited, RatePolicy
 from modelyard.domain.routing import Backend, ServiceRoute
 from modelyard.domain.upstreams import UpstreamProtocol
-from modelyard.inference.admission import Allowance, Gate, Hold, SharedLimits, TokenBucket
+from modelyard.inference.admission import Allowance, Gate, Hold, Room, SharedLimits, TokenBucket, read_urgency
 from modelyard.inference.batching import Call
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend
 from modelyard.inference.routing.choosing import Callers, Coin, Fields, Identify, Matches
@@ -39,7 +39,10 @@ class Service:
         self.deadline_s = deadline_s
         self._identify = identify
         self._rules: tuple[object, ...] = ()
+        self._most = bound
         self._bound = bound
+        self._low = bound
+        self._room = Room.of(bound)
         self._default_deadline_s = deadline_s
         self._bucket: TokenBucket | None = None
         self._gate: Gate | None = None
@@ -54,6 +57,7 @@ class Service:
         wish, name = self.goal.limits, f"{self.project}/{self.name}"
         deadline_ms = wish.deadline_ms
         self.deadline_s = self._default_deadline_s if deadline_ms is None else deadline_ms / 1000
+        self.measures.pressure.limit(most=self._most, deadline_s=self.deadline_s, on_change=self._take_room)
         rate = wish.requests_per_s
         self._bucket = None if rate is None else limits.bucket(name, rate)
         if wish.max_in_flight is None:
@@ -61,13 +65,29 @@ class Service:
         elif self._gate is None or self._gate.bound != wish.max_in_flight:
             self._gate = limits.gate(name, wish.max_in_flight)
 
-    def enter(self, allowance: Allowance | None = None) -> "Gate | Hold | None":
-        """Count one request in; gives what `answered` or `leave` is to be called with.
+    def _take_room(self, room: Room) -> None:
+        self._room, self._low, self._bound = room, room.low, room.usual
+
+    def _shed(self, fields: Mapping[bytes, bytes] | None) -> None:
+        """Refuse a request that would not be answered in time, the least urgent first."""
+        if self.in_flight >= self._room.for_urgency(read_urgency(fields)):
+            raise Overloaded(
+                f"{self.in_flight} requests of this service are waiting already",
+                hint="send fewer at once; Retry-After says when there will be room",
+                retry_after_s=max(1.0, self.measures.pressure.wait_s),
+            )
+
+    def enter(
+        self, allowance: Allowance | None = None, fields: Mapping[bytes, bytes] | None = None
+    ) -> "Gate | Hold | None":
+        """Count one request in; gives what `answered` or `leave` is to be called with. `fields` are its headers.
 
         Raises:
             Overloaded: too many requests are in flight.
             RateLimited: more requests than the service's rate, or than the caller's `allowance`.
         """
+        if self.in_flight >= self._low:  # before the caller's allowance is touched: refusing has to be cheap
+            self._shed(fields)
         if allowance is None:
             return self._enter()
         hold = allowance.enter()
@@ -79,11 +99,6 @@ class Service:
         return hold
 
     def _enter(self) -> Gate | None:
-        if self.in_flight >= self._bound:
-            raise Overloaded(
-                f"{self.in_flight} requests of this service are waiting already",
-                hint="send fewer at once, or raise the limit max_in_flight",
-            )
         if self._bucket is not None and (wait := self._bucket.take()):
             raise RateLimited(
                 f"this service takes {self._bucket.rate:g} requests a second",

@@ -117,7 +117,7 @@ class InferenceHandler:
             accept = fields.get(b"accept")
             if accept is not None and accept != b"*/*":
                 _check_accept(accept)
-            gate = service.enter(caller.allowance)
+            gate = service.enter(caller.allowance, fields)
         except ModelyardError as error:
             measures.rejected(error.code)
             send_error(request, reply, error)

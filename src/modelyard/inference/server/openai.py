@@ -95,7 +95,7 @@ class OpenAiDoor:
         measures = service.measures
         measures.received.add()
         try:
-            gate = service.enter(caller.allowance)
+            gate = service.enter(caller.allowance, request.head.fields)
         except ModelyardError as error:
             measures.rejected(error.code)
             raise
