@@ -27,10 +27,10 @@ KINDS = ("ours", "grpcio sync", "grpcio aio")
 
 def serve_ours(port: int) -> None:
     from modelyard.foundation.http import run
-    from modelyard.foundation.http2 import UnaryMethods, serve_grpc
+    from modelyard.foundation.http2 import Methods, serve_grpc
 
     async def main() -> None:
-        methods = UnaryMethods({PATH.encode(): lambda call: call.reply(ANSWER)})
+        methods = Methods({PATH.encode(): lambda call: call.reply(ANSWER)})
         await serve_grpc(methods, sockets=[socket.create_server(("127.0.0.1", port), backlog=1024)])
         await asyncio.Event().wait()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.foundation.http2 import Call, GrpcListener, GrpcSettings, UnaryMethods, serve_grpc
+from modelyard.foundation.http2 import Call, GrpcListener, GrpcSettings, Methods, serve_grpc
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -45,8 +45,8 @@ class Served:
     def big(call: Call) -> None:
         call.reply(b"z" * int(call.message), [(b"done", b"yes")])
 
-    def methods(self) -> UnaryMethods:
-        return UnaryMethods({
+    def methods(self) -> Methods:
+        return Methods({
             b"/t.T/Echo": self.echo,
             b"/t.T/Hold": self.hold,
             b"/t.T/Broken": self.broken,

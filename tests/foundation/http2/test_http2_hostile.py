@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wire_client import PREFACE, SETTINGS, block, call, frame
 
 from modelyard.foundation.http.edge import Edge, EdgeSettings
-from modelyard.foundation.http2 import Http2Limits, UnaryMethods, hpack
+from modelyard.foundation.http2 import Http2Limits, Methods, hpack
 from modelyard.foundation.http2.connection import Http2Connection
 from modelyard.foundation.http2.outflow import Turns
 from modelyard.foundation.http2.shared import Shared
@@ -61,7 +61,7 @@ def talk(pieces: list[bytes]) -> tuple[bytes, Edge]:
     loop = asyncio.new_event_loop()
     try:
         edge = Edge(EdgeSettings(), loop)
-        methods = UnaryMethods({b"/t.T/Echo": lambda call: call.reply(call.message)})
+        methods = Methods({b"/t.T/Echo": lambda call: call.reply(call.message)})
         connection = Http2Connection(Shared(edge, Http2Limits(), Turns(loop)), methods)
         sink = Sink()
         connection.connection_made(sink)
@@ -70,8 +70,8 @@ def talk(pieces: list[bytes]) -> tuple[bytes, Edge]:
         loop.run_until_complete(asyncio.sleep(0))
         connection.connection_lost(None)
         edge.stop()
-        assert not connection.arriving
-        assert not connection.calls
+        assert not connection.intake.arriving
+        assert not connection.intake.calls
     finally:
         loop.close()
     return sink.data, edge

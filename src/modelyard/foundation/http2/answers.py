@@ -12,6 +12,7 @@ _VALUE: Final = re.compile(rb"[\x20-\x7e]*")
 _LONGEST_TEXT: Final = 2000
 _LARGEST_BLOCK: Final = 8192  # fits the smallest frame that a client may allow
 _KIND: Final = (b"content-type", b"application/grpc")
+_BEGIN_BLOCK: Final = encode([(b":status", b"200"), _KIND])
 HEADERS_BLOCK: Final = encode([(b":status", b"200"), _KIND, (b"grpc-accept-encoding", b"identity,gzip")])
 OK_BLOCK: Final = encode([(b"grpc-status", b"0")])
 OLD_HTTP: Final = (
@@ -30,18 +31,31 @@ def ok_block(trailing: Iterable[Field]) -> bytes:
     return _bounded(OK_BLOCK + encode(_checked(trailing)))
 
 
+def only_trailers(block: bytes) -> bytes:
+    """The block of an answer that is trailers only, from trailers that `ok_block` made."""
+    return _BEGIN_BLOCK + block
+
+
+def failure_trailers(status: int, text: str, details: Iterable[Field] = ()) -> bytes:
+    """Trailers of a call that failed after its headers, and maybe messages, were sent. As `failure_block`."""
+    return _bounded(encode(_said(status, text) + _checked(details)))
+
+
 def failure_block(status: int, text: str, details: Iterable[Field] = (), *, http_status: int = 200) -> bytes:
     """The one block of an answer that is trailers only. `text` may be any text; it is percent-encoded, cut if long.
 
     Raises:
         ValueError: as `ok_block`.
     """
-    fields = [(b":status", b"%d" % (http_status or 200)), _KIND, (b"grpc-status", b"%d" % status)]
-    if text:
-        fields.append((b"grpc-message", percent_encode(text)))
+    fields = [(b":status", b"%d" % (http_status or 200)), _KIND, *_said(status, text)]
     if status == 12:  # noqa: PLR2004  (UNIMPLEMENTED, maybe for the encoding: say which there are)
         fields.append((b"grpc-accept-encoding", b"identity,gzip"))
     return _bounded(encode(fields + _checked(details)))
+
+
+def _said(status: int, text: str) -> list[Field]:
+    said = [(b"grpc-status", b"%d" % status)]
+    return [*said, (b"grpc-message", percent_encode(text))] if text else said
 
 
 def percent_encode(text: str) -> bytes:

@@ -1,12 +1,15 @@
-"""One unary call: what the handler gets, and how it answers."""
+"""One call: what the handler gets of it, and how it answers. Here what all calls have, and the call of one message."""
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from modelyard.foundation.http2.answers import OK_BLOCK, failure_block, ok_block
 from modelyard.foundation.http2.head import CallHead
 from modelyard.foundation.http2.hpack import Field
+
+if TYPE_CHECKING:
+    from modelyard.foundation.http2.streaming import StreamCall
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -23,24 +26,29 @@ class Link(Protocol):
         """Send `block` as trailers only."""
 
 
-class UnaryHandler(Protocol):
-    """What answers calls."""
+class GrpcHandler(Protocol):
+    """What answers calls. `streams` are the paths of methods that take or give more than one message."""
+
+    @property
+    def streams(self) -> frozenset[bytes]:
+        """Never changes while connections are open."""
 
     def handle(self, call: "Call") -> None:
         """Take `call`; called on the loop, once the whole message is in. Answer now or later, on the loop."""
 
+    def open(self, call: "StreamCall") -> None:
+        """Take a call of `streams`, before its first message; it has to `listen`, or to end the call."""
 
-class Call:
-    """A call whose message is in. It is answered once, by `reply` or `fail`; when it was cancelled, that is dropped."""
 
-    __slots__ = ("_link", "_watchers", "cancelled", "credit", "head", "is_answered", "message", "sid")
+class AnyCall:
+    """What all calls have. A call is answered once; when it was cancelled, answers are dropped."""
 
-    def __init__(self, link: Link, head: CallHead, sid: int, message: bytes, credit: int) -> None:
-        self._link = link
+    __slots__ = ("_watchers", "cancelled", "credit", "head", "is_answered", "sid")
+
+    def __init__(self, head: CallHead, sid: int, credit: int) -> None:
         self._watchers: list[Callable[[], None]] | None = None
         self.head = head
         self.sid = sid
-        self.message = message
         self.credit = credit  # what the client gave of its window for this stream beyond the initial one
         self.cancelled = False
         self.is_answered = False
@@ -65,36 +73,9 @@ class Call:
         """Seconds that the client gave from when the call came (grpc-timeout); None when it gave none."""
         return self.head.timeout_s
 
-    @property
-    def peer(self) -> str:
-        """The client's address."""
-        return self._link.peer
-
     def get(self, name: bytes) -> bytes | None:
         """The last value of a metadata field, by its lower-case name."""
         return self.head.fields.get(name)
-
-    def reply(self, message: bytes, trailing: Iterable[Field] = ()) -> None:
-        """Answer OK with `message`, then `trailing` metadata (names in lower case, binary values in base64).
-
-        Raises:
-            RuntimeError: it was answered before.
-            ValueError: `trailing` holds what gRPC does not allow.
-        """
-        block = ok_block(trailing) if trailing else OK_BLOCK
-        if self._take():
-            self._link.answer(self, message, block)
-
-    def fail(self, status: int, text: str, details: Iterable[Field] = ()) -> None:
-        """Answer with the gRPC `status` (1 to 16), a `text` for people, and `details` as trailing metadata.
-
-        Raises:
-            RuntimeError: it was answered before.
-            ValueError: `details` holds what gRPC does not allow.
-        """
-        block = failure_block(status, text, details)
-        if self._take():
-            self._link.refuse(self, block)
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Call `callback` on the loop when the client gives up before the answer; at once if it has."""
@@ -109,9 +90,12 @@ class Call:
         """The client gave the call up, or is gone. For the connection only."""
         self.cancelled = True
         watchers, self._watchers = self._watchers, None
-        if self.is_answered or watchers is None:
-            return
-        for watcher in watchers:
+        if not self.is_answered:
+            self._tell(watchers)
+
+    @staticmethod
+    def _tell(watchers: "list[Callable[[], None]] | None") -> None:
+        for watcher in watchers or ():
             try:
                 watcher()
             except Exception:  # noqa: BLE001  (the request edge: one watcher must not cost the connection)
@@ -123,3 +107,56 @@ class Call:
         self.is_answered = True
         self._watchers = None
         return not self.cancelled
+
+
+class Call(AnyCall):
+    """A call whose one message is in. It is answered by `reply` or `fail`."""
+
+    __slots__ = ("_link", "message")
+
+    def __init__(self, link: Link, head: CallHead, sid: int, message: bytes, credit: int) -> None:
+        # what AnyCall.__init__ does, without the price of a second call
+        self._watchers = None
+        self.head = head
+        self.sid = sid
+        self.credit = credit
+        self.cancelled = False
+        self.is_answered = False
+        self._link = link
+        self.message = message
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return self._link.peer
+
+    def reply(self, message: bytes, trailing: Iterable[Field] = ()) -> None:
+        """Answer OK with `message`, then `trailing` metadata (names in lower case, binary values in base64).
+
+        Raises:
+            RuntimeError: it was answered before.
+            ValueError: `trailing` holds what gRPC does not allow.
+        """
+        block = ok_block(trailing) if trailing else OK_BLOCK
+        if self._take():
+            self._link.answer(self, message, block)
+
+    def reply_encoded(self, message: bytes, block: bytes) -> None:
+        """Answer OK with `message` and the trailers in `block`, which `ok_block` made, or what begins with its result.
+
+        Raises:
+            RuntimeError: it was answered before.
+        """
+        if self._take():
+            self._link.answer(self, message, block)
+
+    def fail(self, status: int, text: str, details: Iterable[Field] = ()) -> None:
+        """Answer with the gRPC `status` (1 to 16), a `text` for people, and `details` as trailing metadata.
+
+        Raises:
+            RuntimeError: it was answered before.
+            ValueError: `details` holds what gRPC does not allow.
+        """
+        block = failure_block(status, text, details)
+        if self._take():
+            self._link.refuse(self, block)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final, Protocol
 
-from modelyard.foundation.http2.call import Call
+from modelyard.foundation.http2.call import AnyCall
 from modelyard.foundation.http2.frames import (
     ACK,
     CONTINUATION,
@@ -49,7 +49,7 @@ class Controlled(Protocol):
     limits: Http2Limits
     patience: Patience
     outflow: Outflow
-    calls: dict[int, Call]
+    calls: dict[int, AnyCall]
     arriving: dict[int, Arriving]
     last: int
 

@@ -5,9 +5,10 @@ A head is shared by all calls whose header block is the same, so it is never cha
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from modelyard.foundation.http2.hpack import Field
+from modelyard.foundation.http2.status import Status
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE: Final = re.compile(rb"(?:[\x21-\xff](?:[\t\x20-\xff]*[\x21-\xff])?)?")
@@ -16,8 +17,6 @@ _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"
 _HOP: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 _PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
-INTERNAL: Final = 13
-UNIMPLEMENTED: Final = 12
 
 
 class Malformed(ValueError):
@@ -26,7 +25,11 @@ class Malformed(ValueError):
 
 @dataclass(slots=True)
 class CallHead:
-    """What came before the message. `http_status` and `status` say why it is refused (0: it is not)."""
+    """What came before the message. `http_status` and `status` say why it is refused (0: it is not).
+
+    `streams` is set where the handler takes this path as a stream; `kept` is the handler's own: what it made of the
+    head once serves all calls that have it.
+    """
 
     path: bytes = b""
     authority: bytes = b""
@@ -38,6 +41,8 @@ class CallHead:
     http_status: int = 0
     status: int = 0
     text: str = ""
+    streams: bool = False
+    kept: Any = None
 
 
 def read_head(fields: list[Field]) -> CallHead:
@@ -105,14 +110,14 @@ def _judge(head: CallHead, method: bytes, known: dict[bytes, bytes]) -> None:
     kind = known.get(b"content-type", b"").lower()
     timeout = known.get(b"grpc-timeout")
     if method != b"POST":
-        head.http_status, head.status, head.text = 405, INTERNAL, "gRPC calls are made with POST"
+        head.http_status, head.status, head.text = 405, Status.INTERNAL, "gRPC calls are made with POST"
     elif kind not in {b"application/grpc", b"application/grpc+proto"} and not kind.startswith(b"application/grpc;"):
-        head.http_status, head.status, head.text = 415, INTERNAL, "gRPC calls have the content type application/grpc"
+        head.http_status, head.status, head.text = 415, Status.INTERNAL, "gRPC calls have the content type application/grpc"
     elif head.encoding not in {b"identity", b"gzip"}:
-        head.status, head.text = UNIMPLEMENTED, "messages may be compressed with gzip only"
+        head.status, head.text = Status.UNIMPLEMENTED, "messages may be compressed with gzip only"
     elif timeout is not None:
         match = _TIMEOUT.fullmatch(timeout)
         if match is None:
-            head.status, head.text = INTERNAL, "grpc-timeout is not valid"
+            head.status, head.text = Status.INTERNAL, "grpc-timeout is not valid"
         else:
             head.timeout_s = int(match[1]) * _UNITS[match[2]]

@@ -13,7 +13,7 @@ class Http2Limits:
     """
 
     max_streams: int = 256
-    """Calls under way at once; more are refused with REFUSED_STREAM."""
+    """Calls under way at once, streams included; more are refused with REFUSED_STREAM."""
     max_frame_bytes: int = 65536
     """Payload of one frame, 16,384 or more."""
     max_header_block_bytes: int = 32768
@@ -32,5 +32,9 @@ class Http2Limits:
     """Streams that may end in a reset (CVE-2023-44487) beyond those answered; refilled in `refill_s`."""
     max_control_frames: int = 4000
     """PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA and the like beyond what the traffic explains."""
+    keepalive_s: float = 60.0
+    """How long a client with calls under way may be silent before it is asked whether it is there (PING)."""
+    keepalive_timeout_s: float = 20.0
+    """How long the answer to that may take; then the connection is dropped."""
     refill_s: float = 10.0
     """How long it takes until both counts are whole again."""

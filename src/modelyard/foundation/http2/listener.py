@@ -2,52 +2,66 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from types import MappingProxyType
 
 from modelyard.foundation.http.connection import Connection
-from modelyard.foundation.http.edge import Edge, EdgeSettings
+from modelyard.foundation.http.edge import AccessLog, Edge, EdgeSettings
 from modelyard.foundation.http.limits import EdgeLimits
 from modelyard.foundation.http.listener import Listener
 from modelyard.foundation.http.tls import ReloadingTls, TlsFiles
-from modelyard.foundation.http2.call import Call, UnaryHandler
+from modelyard.foundation.http2.call import Call, GrpcHandler
 from modelyard.foundation.http2.connection import Http2Connection
 from modelyard.foundation.http2.limits import Http2Limits
 from modelyard.foundation.http2.outflow import Turns
 from modelyard.foundation.http2.shared import Shared
-
-UNIMPLEMENTED: Final = 12
+from modelyard.foundation.http2.status import Status
+from modelyard.foundation.http2.streaming import StreamCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrpcSettings:
-    """The limits of a gRPC listener. `edge.idle_s` is long, since gRPC clients keep a connection for later."""
+    """How a gRPC listener behaves. `edge.idle_s` is long, since gRPC clients keep a connection for later.
+
+    `access_log` hears of calls that no handler saw; handlers write what they answered themselves.
+    """
 
     edge: EdgeLimits = field(default_factory=lambda: EdgeLimits(idle_s=600.0))
     http2: Http2Limits = field(default_factory=Http2Limits)
+    access_log: AccessLog | None = None
 
 
-class UnaryMethods:
-    """A handler that asks one function per method; others are UNIMPLEMENTED."""
+class Methods:
+    """A handler that asks one function per method: those of one message each way, and those with streams."""
 
-    def __init__(self, methods: dict[bytes, Callable[[Call], None]]) -> None:
-        self._methods = methods
+    def __init__(
+        self,
+        methods: Mapping[bytes, Callable[[Call], None]],
+        streams: Mapping[bytes, Callable[[StreamCall], None]] = MappingProxyType({}),
+    ) -> None:
+        self._methods = dict(methods)
+        self._streams = dict(streams)
+        self.streams = frozenset(streams)
 
     def handle(self, call: Call) -> None:
-        """Hand `call` to its method."""
+        """Hand `call` to its method; UNIMPLEMENTED where there is none."""
         method = self._methods.get(call.head.path)
         if method is None:
-            call.fail(UNIMPLEMENTED, "there is no such method")
+            call.fail(Status.UNIMPLEMENTED, "there is no such method")
         else:
             method(call)
 
+    def open(self, call: StreamCall) -> None:
+        """Hand a streaming call to its method."""
+        self._streams[call.head.path](call)
+
 
 class GrpcListener(Listener):
-    """Sockets on which unary gRPC calls are served. Made by `serve_grpc`; `close` drains."""
+    """Sockets on which gRPC calls are served. Made by `serve_grpc`; `close` drains."""
 
     def __init__(
-        self, shared: Shared, sockets: list[socket.socket], tls: ReloadingTls | None, handler: UnaryHandler
+        self, shared: Shared, sockets: list[socket.socket], tls: ReloadingTls | None, handler: GrpcHandler
     ) -> None:
         super().__init__(shared.edge, sockets, tls, _NoHttp1())
         self._shared = shared
@@ -70,7 +84,7 @@ class _NoHttp1:
 
 
 async def serve_grpc(
-    handler: UnaryHandler,
+    handler: GrpcHandler,
     *,
     sockets: Iterable[socket.socket],
     settings: GrpcSettings | None = None,
@@ -88,7 +102,7 @@ async def serve_grpc(
     reloading = ReloadingTls(tls) if tls is not None else None
     if reloading is not None:
         reloading.context.set_alpn_protocols(["h2"])
-    edge = Edge(EdgeSettings(limits=settings.edge), loop)
+    edge = Edge(EdgeSettings(limits=settings.edge, access_log=settings.access_log), loop)
     listener = GrpcListener(Shared(edge, settings.http2, Turns(loop)), list(sockets), reloading, handler)
     await listener.open()
     return listener

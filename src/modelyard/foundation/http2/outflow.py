@@ -1,17 +1,18 @@
 """The sending side of one connection: answers within the client's windows, one write a turn of the loop.
 
-An answer that fits goes out as three frames in one piece. What does not fit waits, and the waiting ones share what the
-client gives, a frame each in turn (RFC 9113 section 5.2). Nothing is cut into frames before it may be sent, so a
+An answer that fits goes out as three frames in one piece, a message of a stream as one. What does not fit waits, and
+the waiting ones share what the client gives, a frame each in turn (RFC 9113 section 5.2). Nothing is cut into frames before it may be sent, so a
 client that takes nothing holds one copy of its answers, for as long as the write deadline allows.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
 from modelyard.foundation.http2.answers import HEADERS_BLOCK, OK_BLOCK
-from modelyard.foundation.http2.call import Call
+from modelyard.foundation.http2.call import AnyCall, Call
 from modelyard.foundation.http2.frames import (
     DATA,
     DEFAULT_WINDOW,
@@ -26,6 +27,7 @@ from modelyard.foundation.http2.frames import (
     frame,
     frame_head,
 )
+from modelyard.foundation.http2.streaming import StreamCall, Waiting
 
 _BEGIN: Final = Struct(f">HBBBI{len(HEADERS_BLOCK)}sHBBBIBI")
 _OK: Final = Struct(f">HBBBI{len(OK_BLOCK)}s")
@@ -34,18 +36,6 @@ _OK_SIZE: Final = len(OK_BLOCK)
 _LAST: Final = END_HEADERS | END_STREAM
 _PREFIX_SIZE: Final = 5
 _A_TURN: Final = 1 << 20  # bytes of waiting answers that one connection sends in one turn of the loop
-
-
-class Waiting:
-    """An answer that waits for window."""
-
-    __slots__ = ("at", "block", "call", "data")
-
-    def __init__(self, call: Call, data: bytes, block: bytes) -> None:
-        self.call = call
-        self.data = data
-        self.block = block
-        self.at = 0
 
 
 class Turns:
@@ -74,15 +64,16 @@ class Outflow:
     """Windows, waiting answers and unsent bytes of one connection. It is the `Link` of its calls."""
 
     __slots__ = (
-        "_turns", "answered", "calls", "corked", "frame_limit", "initial", "is_dirty", "out", "paused", "peer",
-        "progress", "transport", "waiting", "window",
+        "_turns", "answered", "calls", "corked", "ended", "frame_limit", "initial", "is_dirty", "out", "paused",
+        "peer", "progress", "transport", "waiting", "window",
     )  # fmt: skip
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
+        self.ended: Callable[[StreamCall], None] = _nothing  # is told of each stream whose trailers are on their way
         self.transport: asyncio.Transport | None = None  # None: nothing can be sent any more
         self.peer = ""
-        self.calls: dict[int, Call] = {}
+        self.calls: dict[int, AnyCall] = {}
         self.out: list[bytes] = []
         self.waiting: deque[Waiting] = deque()
         self.window = DEFAULT_WINDOW
@@ -131,9 +122,39 @@ class Outflow:
         if not (self.corked or self.is_dirty):
             self._schedule()
 
-    def forget(self, call: Call) -> None:
+    def send_message(self, call: StreamCall, message: bytes) -> None:
+        """Send one message of a stream, now or when the client lets us."""
+        if not call.begun:
+            call.begun = True
+            self.send(frame(HEADERS, END_HEADERS, call.sid, HEADERS_BLOCK))
+        size = len(message) + _PREFIX_SIZE
+        data = b"\0" + (size - _PREFIX_SIZE).to_bytes(4, "big") + message
+        waiting = call.waiting
+        if waiting is not None:
+            call.backlog += size
+            if waiting.more is None:
+                waiting.more = deque()
+            waiting.more.append(data)
+        elif size <= min(self.frame_limit, self.window, self.initial + call.credit) and not self.paused:
+            self.window -= size
+            call.credit -= size
+            self.send(frame(DATA, 0, call.sid, data))
+        else:
+            call.backlog += size
+            call.waiting = Waiting(call, data, None)
+            self.waiting.append(call.waiting)
+            self.pump()
+
+    def finish(self, call: StreamCall, block: bytes) -> None:
+        """Send what waits of a stream, then the trailers in `block`."""
+        if call.waiting is not None:
+            call.waiting.block = block
+        else:
+            self._end(call, block)
+
+    def forget(self, call: AnyCall) -> None:
         """The client gave `call` up: what waits for it is dropped."""
-        if call.is_answered:
+        if call.is_answered or isinstance(call, StreamCall):
             self.waiting = deque(each for each in self.waiting if each.call is not call)
 
     def _queue(self, call: Call, message: bytes, block: bytes) -> None:
@@ -154,13 +175,13 @@ class Outflow:
                 continue
             stuck = 0
             budget -= size
-            self._send_piece(first, size)
-            if first.at < len(first.data):
+            if self._send_piece(first, size):
                 waiting.append(first)
         if self.out and not (self.corked or self.is_dirty):
             self._schedule()
 
-    def _send_piece(self, each: Waiting, size: int) -> None:
+    def _send_piece(self, each: Waiting, size: int) -> bool:
+        """Send the next `size` bytes; whether more waits."""
         call = each.call
         self.window -= size
         call.credit -= size
@@ -168,10 +189,31 @@ class Outflow:
         after = each.at + size
         self.out += (frame_head(size, DATA, 0, call.sid), each.data[each.at : after])
         each.at = after
-        if after == len(each.data):
-            self.out.append(frame(HEADERS, _LAST, call.sid, each.block))
-            self.answered += 1
-            self.calls.pop(call.sid, None)
+        if isinstance(call, StreamCall):
+            call.backlog -= size
+        if after < len(each.data):
+            return True
+        if each.more:
+            each.data, each.at = each.more.popleft(), 0
+            return True
+        self._all_sent(each)
+        return False
+
+    def _all_sent(self, each: Waiting) -> None:
+        call = each.call
+        if isinstance(call, StreamCall):
+            call.waiting = None
+        if each.block is not None:
+            self._end(call, each.block)
+        elif isinstance(call, StreamCall) and call.on_room is not None:
+            call.on_room()
+
+    def _end(self, call: AnyCall, block: bytes) -> None:
+        self.answered += 1
+        self.calls.pop(call.sid, None)
+        self.send(frame(HEADERS, _LAST, call.sid, block))
+        if isinstance(call, StreamCall):
+            self.ended(call)
 
     # -- windows
 
@@ -183,7 +225,7 @@ class Outflow:
         if self.waiting:
             self.pump()
 
-    def widen_stream(self, call: Call, more: int) -> None:
+    def widen_stream(self, call: AnyCall, more: int) -> None:
         """The client gave more of one stream's window."""
         call.credit += more
         if self.initial + call.credit > LARGEST_WINDOW:
@@ -217,3 +259,7 @@ class Outflow:
     def _schedule(self) -> None:
         self.is_dirty = True
         self._turns.add(self)
+
+
+def _nothing(call: StreamCall) -> None:
+    del call
