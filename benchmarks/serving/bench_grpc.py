@@ -1,14 +1,15 @@
-"""What grpcio costs: our ModelInfer against constant answers from bare grpcio servers, in interleaved rounds.
+"""gRPC: our ModelInfer against constant answers from bare grpcio servers, in interleaved rounds.
 
     python -m benchmarks.serving.bench_grpc [--rounds 5] [--seconds 2]
 
 Model S, raw contents, driven by h2load; the server has the first core, the load the last. Contestants: `modelyard
-serve`; grpcio's synchronous and asyncio servers with a constant answer; and the asyncio one behind our relay, which
-shows what the relay alone takes. Answers are checked before and after. Also told: what the first gRPC connection of a
-server costs in time and memory.
+serve`, everything on; grpcio's synchronous and asyncio servers with a constant answer. Answers are checked before and
+after. Rates depend on what else runs on the machine; the CPU time that a server spends on a request much less, so both
+are told. Also: what the first gRPC call of a server costs in time and memory.
 """
 
 import argparse
+import asyncio
 import os
 import re
 import shutil
@@ -31,13 +32,12 @@ from benchmarks.serving.models import S, session, write_models
 from benchmarks.serving.pinning import LOAD_CORE, SERVER_CORE
 from benchmarks.serving.servers import free_port
 
-from modelyard.foundation.http import run
 from modelyard.inference.grpc.messages import InferRequestMessage, InferResponseMessage
-from modelyard.inference.grpc.relay import Relay
 
 PATH = "/inference.GRPCInferenceService/ModelInfer"
 LOADS = {16: ("4", "4"), 64: ("8", "8")}
-ECHOES = ("sync", "aio", "relayed")
+ECHOES = ("sync", "aio")
+_WARM_UP_S = 0.3
 _COMMAND = "python -m benchmarks.serving.bench_grpc"
 
 
@@ -85,29 +85,17 @@ def echo(kind: str, port: int) -> None:
         server.start()
         server.wait_for_termination()
         return
-    run(_echo_aio(body, port, relayed=kind == "relayed"))
+    asyncio.run(_echo_aio(body, port))
 
 
-async def _echo_aio(body: bytes, port: int, *, relayed: bool) -> None:
+async def _echo_aio(body: bytes, port: int) -> None:
     async def answer(_body: bytes, _context: object) -> bytes:
         return body
 
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers([_echo_handler(answer)])
-    if not relayed:
-        server.add_insecure_port(f"127.0.0.1:{port}")
-        await server.start()
-    else:
-        import socket
-
-        path = Path(tempfile.mkdtemp()) / "grpc.sock"
-        server.add_insecure_port(f"unix:{path}")
-        await server.start()
-
-        async def target() -> Path:
-            return path
-
-        await Relay([socket.create_server(("127.0.0.1", port))], target, None).open()
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
     await server.wait_for_termination()
 
 
@@ -149,8 +137,14 @@ def check(port: int, models: Path) -> None:
     np.testing.assert_allclose(np.stack(found), wanted, rtol=1e-4, atol=1e-5)
 
 
-def drive(port: int, in_flight: int, seconds: float, body: Path) -> float:
-    """Answers a second under h2load."""
+def cpu_s(server: Running) -> float:
+    """CPU time that a server and its children have spent."""
+    tree = [server.process, *server.process.children(recursive=True)]
+    return sum(times.user + times.system for times in (each.cpu_times() for each in tree))
+
+
+def drive(server: Running, in_flight: int, seconds: float, body: Path) -> tuple[float, float]:
+    """Answers a second under h2load, and the server's CPU time an answer in µs (its warm-up counted in both)."""
     connections, streams = LOADS[in_flight]
     pin = [] if LOAD_CORE is None else ["taskset", "-c", LOAD_CORE]
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
@@ -160,14 +154,15 @@ def drive(port: int, in_flight: int, seconds: float, body: Path) -> float:
         "-D",
         f"{seconds * 1000:.0f}ms",
         "--warm-up-time",
-        "300ms",
+        f"{_WARM_UP_S * 1000:.0f}ms",
         "-c",
         connections,
         "-m",
         streams,
     ]
+    before = cpu_s(server)
     done = subprocess.run(
-        [*command, *headers, "-d", str(body), f"http://127.0.0.1:{port}{PATH}"],
+        [*command, *headers, "-d", str(body), f"http://127.0.0.1:{server.port}{PATH}"],
         capture_output=True,
         text=True,
         timeout=seconds + 60,
@@ -177,10 +172,11 @@ def drive(port: int, in_flight: int, seconds: float, body: Path) -> float:
     rate = re.search(r"finished in .*?, ([\d.]+) req/s", done.stdout)
     if rate is None or failed is None or failed.groups() != ("0", "0"):
         raise RuntimeError(done.stdout)
-    return float(rate[1])
+    answers = float(rate[1]) * (seconds + _WARM_UP_S)
+    return float(rate[1]), (cpu_s(server) - before) / answers * 1e6
 
 
-def first_connection(ours: Running) -> tuple[float, float]:
+def first_call(ours: Running) -> tuple[float, float]:
     """Seconds until the first gRPC answer of a server that is up, and the MiB that it took."""
 
     def server() -> psutil.Process | None:
@@ -210,17 +206,17 @@ def measure(rounds: int, seconds: float) -> list[Figure]:
         body.write_bytes(b"\0" + len(message).to_bytes(4) + message)
         running = start_all(models)
         try:
-            took, grown = first_connection(running["ours"])
+            took, grown = first_call(running["ours"])
             for each in running.values():
                 ask(each.port, [message])
             check(running["ours"].port, models)
-            samples: dict[tuple[str, int], list[float]] = {}
+            samples: dict[tuple[str, int], list[tuple[float, float]]] = {}
             for number in range(rounds):
                 names = list(running)
                 for name in names[number % len(names) :] + names[: number % len(names)]:
                     for in_flight in LOADS:
-                        rate = drive(running[name].port, in_flight, seconds, body)
-                        samples.setdefault((name, in_flight), []).append(rate)
+                        sample = drive(running[name], in_flight, seconds, body)
+                        samples.setdefault((name, in_flight), []).append(sample)
             check(running["ours"].port, models)
         finally:
             for each in running.values():
@@ -228,38 +224,29 @@ def measure(rounds: int, seconds: float) -> list[Figure]:
     return [*_figures(samples), *_costs(took, grown)]
 
 
-def _figures(samples: dict[tuple[str, int], list[float]]) -> list[Figure]:
-    figures = [
-        Figure(name=f"gRPC S, {in_flight} in flight: {name}", values=tuple(values), unit="req/s", command=_COMMAND)
-        for (name, in_flight), values in samples.items()
-    ]
+def _figures(samples: dict[tuple[str, int], list[tuple[float, float]]]) -> list[Figure]:
+    figures = []
+    for (name, in_flight), found in samples.items():
+        load = f"gRPC S, {in_flight} in flight: {name}"
+        rates, costs = zip(*found, strict=True)
+        figures.append(Figure(name=load, values=rates, unit="req/s", command=_COMMAND))
+        figures.append(Figure(name=f"{load}, CPU a request", values=costs, unit="µs", command=_COMMAND))
     for in_flight in LOADS:
-        pairs = {
-            other: tuple(a / b for a, b in zip(samples["ours", in_flight], samples[other, in_flight], strict=True))
-            for other in ECHOES
-        }
-        figures += [
-            Figure(
-                name=f"gRPC S, {in_flight} in flight: ours ÷ grpcio's constant echo ({other})",
-                values=values,
-                unit="×",
-                command=_COMMAND,
-                aim=3.0 if other == "sync" else None,
-                better="more",
-            )
-            for other, values in pairs.items()
-        ]
-        relay = tuple(a / b for a, b in zip(samples["relayed", in_flight], samples["aio", in_flight], strict=True))
-        figures.append(
-            Figure(name=f"gRPC echo, {in_flight} in flight: relayed ÷ direct", values=relay, unit="×", command=_COMMAND)
-        )
+        for other in ECHOES:
+            pairs = list(zip(samples["ours", in_flight], samples[other, in_flight], strict=True))
+            load = f"gRPC S, {in_flight} in flight: ours ÷ grpcio's constant echo ({other})"
+            aim = 3.0 if other == "sync" else None
+            rates = tuple(ours[0] / theirs[0] for ours, theirs in pairs)
+            costs = tuple(theirs[1] / ours[1] for ours, theirs in pairs)
+            figures.append(Figure(name=load, values=rates, unit="×", command=_COMMAND, aim=aim, better="more"))
+            figures.append(Figure(name=f"{load}, by CPU a request", values=costs, unit="×", command=_COMMAND))
     return figures
 
 
 def _costs(took: float, grown: float) -> list[Figure]:
     return [
         Figure(name="first gRPC answer of a running server", values=(took * 1000,), unit="ms", command=_COMMAND),
-        Figure(name="memory that grpcio takes", values=(grown,), unit="MiB", command=_COMMAND),
+        Figure(name="memory that gRPC takes", values=(grown,), unit="MiB", command=_COMMAND),
     ]
 
 

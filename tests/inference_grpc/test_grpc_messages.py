@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from grpc import StatusCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ from modelyard.domain.contract import ModelContract
 from modelyard.domain.errors import edge, inference, platform, uploads
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.tensors import DataType, TensorSpec
+from modelyard.foundation.http2 import Status
 from modelyard.inference.grpc.messages import InferRequestMessage, InferResponseMessage, parse
 from modelyard.inference.grpc.reading import CONTENTS, read_message
 from modelyard.inference.grpc.statuses import STATUS, metadata_of, status_of
@@ -105,13 +105,13 @@ def test_small_integers_out_of_range_are_refused_with_their_row(kind: DataType, 
     assert caught.value.details[0]["row"] == 1
 
 
-def status_after(read) -> StatusCode:
+def status_after(read) -> Status:
     """What a client would see of this reading."""
     try:
         read()
     except ModelyardError as error:
         return status_of(type(error))
-    return StatusCode.OK
+    return Status.OK
 
 
 @given(st.binary(max_size=200))
@@ -119,9 +119,9 @@ def status_after(read) -> StatusCode:
 def test_any_bytes_are_a_request_or_refused(body: bytes) -> None:
     signature = same(DataType.FP32)
     assert status_after(lambda: read_message(parse(InferRequestMessage, body), signature)) in {
-        StatusCode.OK,
-        StatusCode.INVALID_ARGUMENT,
-        StatusCode.UNIMPLEMENTED,
+        Status.OK,
+        Status.INVALID_ARGUMENT,
+        Status.UNIMPLEMENTED,
     }
 
 
@@ -136,8 +136,8 @@ def test_any_tensor_is_taken_or_refused(shape, datatype, values, raw) -> None:
     request = InferRequestMessage(model_name="m", raw_input_contents=raw)
     request.inputs.add(name="x", datatype=str(datatype), shape=shape).contents.fp32_contents.extend(values)
     status = status_after(lambda: read_message(request, same(DataType.FP32)))
-    assert status in {StatusCode.OK, StatusCode.INVALID_ARGUMENT}
-    if status is StatusCode.OK:
+    assert status in {Status.OK, Status.INVALID_ARGUMENT}
+    if status is Status.OK:
         assert read_message(request, same(DataType.FP32))[0].inputs["x"].shape == tuple(shape)
 
 
@@ -148,6 +148,6 @@ def test_every_error_has_a_status_and_small_metadata() -> None:
             yield from tree(child)
 
     assert {edge.EdgeError, inference.InferenceInvalid, platform.NotFound, uploads.UploadRefused} <= STATUS.keys()
-    assert all(status_of(kind) is not StatusCode.OK for kind in tree(ModelyardError))
+    assert all(status_of(kind) is not Status.OK for kind in tree(ModelyardError))
     large = platform.NotFound("é" * 400, details=[{"x": "y" * 5000}])
     assert sum(len(key) + len(value) for key, value in metadata_of(large, request_id="r")) < 4096

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,7 +15,8 @@ import trustme
 from modelyard.domain.access import KeyRecord, Scope, Verb, key_id, key_mac, make_key
 from modelyard.domain.contract import Isolation
 from modelyard.domain.routing import Batching
-from modelyard.inference.grpc.messages import SERVICES, message
+from modelyard.inference.grpc.messages import message
+from modelyard.inference.grpc.names import SERVICES
 from modelyard.inference.server.pages import EXTENSIONS
 
 HEALTH = "grpc.health.v1.Health"
@@ -301,14 +303,14 @@ def _answers(client, ask_for) -> bool:
         return False
 
 
-def test_grpcio_is_loaded_with_the_first_connection(served, connect) -> None:
+def test_protobuf_is_loaded_with_the_first_call_and_grpcio_never(served, connect) -> None:
     def maps() -> str:
-        with open(f"/proc/{served.process.pid}/maps") as file:  # noqa: PTH123
-            return file.read()
+        return Path(f"/proc/{served.process.pid}/maps").read_text()
 
-    assert "cygrpc" not in maps()
+    assert "upb" not in maps()
     connect(served).ask("ServerLive")
-    assert "cygrpc" in maps()
+    assert "upb" in maps()
+    assert "cygrpc" not in maps()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import modelyard.inference.grpc
-from modelyard.inference.grpc.messages import POOL, SERVICES
+from modelyard.inference.grpc.messages import POOL
+from modelyard.inference.grpc.names import SERVICES
 
 RIGHT = [[2.0, 4.0], [8.0, 10.0]]
 WORDS = ["", "é", "long " * 50]

@@ -112,7 +112,11 @@ def _judge(head: CallHead, method: bytes, known: dict[bytes, bytes]) -> None:
     if method != b"POST":
         head.http_status, head.status, head.text = 405, Status.INTERNAL, "gRPC calls are made with POST"
     elif kind not in {b"application/grpc", b"application/grpc+proto"} and not kind.startswith(b"application/grpc;"):
-        head.http_status, head.status, head.text = 415, Status.INTERNAL, "gRPC calls have the content type application/grpc"
+        head.http_status, head.status, head.text = (
+            415,
+            Status.INTERNAL,
+            "gRPC calls have the content type application/grpc",
+        )
     elif head.encoding not in {b"identity", b"gzip"}:
         head.status, head.text = Status.UNIMPLEMENTED, "messages may be compressed with gzip only"
     elif timeout is not None:

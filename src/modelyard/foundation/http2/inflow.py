@@ -92,18 +92,18 @@ class Inflow:
         try:
             self._deliver()
         except MessageRefused as refused:
-            self.call.fail(refused.status, refused.text)
+            self.call.break_off(refused.status, refused.text)
         except Exception:  # noqa: BLE001  (the request edge: what the handler did not foresee is logged, answered INTERNAL)
             _LOG.exception("a streaming call failed")
             if not self.call.is_answered:
-                self.call.fail(Status.INTERNAL, "the server failed; its log says why")
+                self.call.break_off(Status.INTERNAL, "the server failed; its log says why")
         finally:
             self._advancing = False
         if self.call.is_answered or self.call.cancelled:
             self.let_go()
             return
         if not self._reserve():
-            self.call.fail(Status.RESOURCE_EXHAUSTED, "the server is receiving as much as it can hold")
+            self.call.break_off(Status.RESOURCE_EXHAUSTED, "the server is receiving as much as it can hold")
             self.let_go()
         elif not (self.held or self.ended):
             self._giver.give_window(self)

@@ -301,7 +301,7 @@ class Intake:
         except Exception:  # noqa: BLE001  (the request edge, as above)
             _LOG.exception("a streaming call failed")
             if not call.is_answered:
-                call.fail(Status.INTERNAL, "the server failed; its log says why")
+                call.break_off(Status.INTERNAL, "the server failed; its log says why")
         if ended:
             inflow.take(b"", end=True)
 
@@ -336,9 +336,9 @@ class Intake:
             if inflow.call.is_answered:
                 continue
             if inflow.is_partial and inflow.began <= before:
-                inflow.call.fail(Status.DEADLINE_EXCEEDED, "the message did not arrive in time")
+                inflow.call.break_off(Status.DEADLINE_EXCEEDED, "the message did not arrive in time")
             elif inflow.late_at is not None and inflow.late_at <= now:
-                inflow.call.expire()
+                inflow.call.break_off(Status.DEADLINE_EXCEEDED, "the call's deadline has passed")
 
     def begin_again(self, now: float) -> None:
         """What is arriving counts from now: while nothing was read, nothing could arrive."""

@@ -1,8 +1,8 @@
 """The sending side of one connection: answers within the client's windows, one write a turn of the loop.
 
 An answer that fits goes out as three frames in one piece, a message of a stream as one. What does not fit waits, and
-the waiting ones share what the client gives, a frame each in turn (RFC 9113 section 5.2). Nothing is cut into frames before it may be sent, so a
-client that takes nothing holds one copy of its answers, for as long as the write deadline allows.
+the waiting ones share what the client gives, a frame each in turn (RFC 9113 section 5.2). Nothing is cut before
+it may be sent, so a client that takes nothing holds one copy of its answers, for as long as the write deadline allows.
 """
 
 import asyncio

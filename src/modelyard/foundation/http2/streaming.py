@@ -12,7 +12,6 @@ from modelyard.foundation.http2.answers import OK_BLOCK, failure_block, failure_
 from modelyard.foundation.http2.call import AnyCall
 from modelyard.foundation.http2.head import CallHead
 from modelyard.foundation.http2.hpack import Field
-from modelyard.foundation.http2.status import Status
 
 
 class StreamLink(Protocol):
@@ -129,10 +128,10 @@ class StreamCall(AnyCall):
         if self._take():
             self._link.finish(self, block)
 
-    def expire(self) -> None:
-        """End the call since its deadline has passed; whoever works for it is told as of a cancellation."""
+    def break_off(self, status: int, text: str) -> None:
+        """End the call for the connection's own reasons; the handler is told as of a cancellation."""
         watchers = self._watchers
-        self.fail(Status.DEADLINE_EXCEEDED, "the call's deadline has passed")
+        self.fail(status, text)
         self._tell(watchers)
 
 

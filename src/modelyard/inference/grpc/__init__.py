@@ -1,6 +1,7 @@
 """The Open Inference Protocol over gRPC, with health and reflection: another way in, the same way through.
 
-grpcio is imported with the first connection, not with this package.
+protobuf is imported with the first call, not with this package.
+
 """
 
 from modelyard.inference.grpc.listener import GrpcListener, serve_grpc

@@ -2,52 +2,51 @@
 
 import itertools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Final
 
 from modelyard.foundation.http.head import REQUEST_ID
-from modelyard.inference.routing import ServedBackend
+from modelyard.foundation.http2 import CallHead
 
-PROJECT: Final = "modelyard-project"
+PROJECT: Final = b"modelyard-project"
 """Metadata that names another project than the caller's own (the `/p/{project}` of REST)."""
 _prefix = os.urandom(6).hex()
 _numbers = itertools.count(1)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """Read from a call's metadata and deadline. `backend` is set once it is known who answers."""
+    """Read from a call's metadata, once for all calls that have the same. `timeout_s` counts from when a call came.
 
-    request_id: str
+    `fields` are all of it, by lower-case name.
+    """
+
     authorization: bytes | None = None
     project: str | None = None
-    remaining_s: float | None = None
-    backend: ServedBackend | None = None
+    timeout_s: float | None = None
+    given_id: str | None = None
+    fields: Mapping[bytes, bytes] = MappingProxyType({})
 
-    @classmethod
-    def of(cls, context: Any) -> "Asked":  # noqa: ANN401  (a grpc.aio.ServicerContext)
-        """What `context` says."""
-        asked = cls("", remaining_s=context.time_remaining())
-        for name, value in context.invocation_metadata() or ():
-            if name == "authorization":
-                asked.authorization = value if isinstance(value, bytes) else value.encode("latin-1")
-            elif name == PROJECT:
-                asked.project = str(value)
-            elif name == "x-request-id" and REQUEST_ID.fullmatch(str(value).encode()):
-                asked.request_id = str(value)
-        if not asked.request_id:
-            asked.request_id = f"{_prefix}{next(_numbers):08x}"
-        return asked
+    def request_id(self) -> str:
+        """The caller's id, or a new one."""
+        return self.given_id or f"{_prefix}{next(_numbers):08x}"
 
-    def trailers(self) -> tuple[tuple[str, str], ...]:
-        """What every answer says of itself: the id, and who answered where that is known."""
-        own = ("x-request-id", self.request_id)
-        if self.backend is None:
-            return (own,)
-        backend = self.backend.backend
-        return (
-            own,
-            ("x-model-version", backend.version),
-            ("x-model-digest", backend.digest),
-            ("x-revision", str(backend.revision)),
-        )
+
+def asked_of(head: CallHead) -> Asked:
+    """What the metadata of a call says; kept with its head."""
+    kept = head.kept
+    if isinstance(kept, Asked):
+        return kept
+    fields = head.fields
+    project, given = fields.get(PROJECT), fields.get(b"x-request-id")
+    asked = Asked(
+        authorization=fields.get(b"authorization"),
+        project=None if project is None else project.decode("utf-8", "replace"),
+        timeout_s=head.timeout_s,
+        given_id=given.decode() if given is not None and REQUEST_ID.fullmatch(given) else None,
+        fields=fields,
+    )
+    head.kept = asked
+    return asked

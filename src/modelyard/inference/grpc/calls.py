@@ -3,8 +3,8 @@
 Both kinds of call stand in one queue, so a gRPC and an HTTP request share a run.
 """
 
-import asyncio
 import logging
+from abc import abstractmethod
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
@@ -15,21 +15,18 @@ from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.inference import RunFailed
 from modelyard.inference.admission import Gate, Hold
 from modelyard.inference.batching import Call
-from modelyard.inference.grpc.asked import Asked
-from modelyard.inference.grpc.reading import read_message
-from modelyard.inference.grpc.writing import write_message
+from modelyard.inference.grpc.writing import Writer
 from modelyard.inference.protocol import InferRequest
-from modelyard.inference.routing import ServedBackend, Service, Switchboard
-from modelyard.inference.server.reach import backend_of, service_to_ask
+from modelyard.inference.routing import ServedBackend, Service
 
 Array = np.ndarray[Any, Any]
 _log = logging.getLogger(__name__)
 
 
 class GrpcCall(Call):
-    """A request that waits for its answer: `future` gets the ModelInferResponse, or the error."""
+    """A request that waits for its answer. Where the answer goes, derived classes say."""
 
-    __slots__ = ("_gate", "_parsed", "_raw", "_service", "backend", "future")
+    __slots__ = ("_gate", "_service", "_writer", "backend", "parsed", "raw")
 
     def __init__(  # noqa: PLR0913  (one object a request, filled once)
         self,
@@ -38,34 +35,50 @@ class GrpcCall(Call):
         raw: bool,
         service: Service,
         backend: ServedBackend,
+        writer: Writer,
         gate: Gate | Hold | None,
         started: float,
         deadline: float,
     ) -> None:
-        super().__init__(parsed.inputs, parsed.rows, started=started, deadline=deadline)
+        # what Call.__init__ does, without the price of a second call
+        self.inputs = parsed.inputs
+        self.rows = parsed.rows
+        self.started = started
+        self.deadline = deadline
+        self.shape_key = None
         self.priority = parsed.priority
+        self.settled = self.ok = self.alone = False
+        self.parsed = parsed
+        self.raw = raw
         self.backend = backend
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._parsed = parsed
-        self._raw = raw
         self._service = service
+        self._writer = writer
         self._gate = gate
+
+    @property
+    @abstractmethod
+    def is_gone(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+
+    @abstractmethod
+    def answer(self, body: bytes) -> None:
+        """Hand over the ModelInferResponse."""
+
+    @abstractmethod
+    def refuse(self, error: ModelyardError) -> None:
+        """Hand over the error."""
+
+    @abstractmethod
+    def gave_up(self) -> None:
+        """Nobody waits: note it."""
 
     def succeed(self, outputs: Mapping[str, Array]) -> None:
         """Hand the answer to whoever waits."""
-        if self.future.done():
+        if self.is_gone:
             self.drop()
             return
-        backend = self.backend
-        assert backend.signature is not None
         try:
-            answer = write_message(
-                self._parsed,
-                outputs,
-                raw=self._raw,
-                signature=backend.signature,
-                version=backend.backend.version,
-            )
+            body = self._writer.write(self.parsed, outputs, raw=self.raw)
         except ModelyardError as error:
             self.fail(error)
             return
@@ -75,14 +88,14 @@ class GrpcCall(Call):
             return
         self._service.answered(self._gate)
         self.ok = True
-        self.future.set_result(answer)
+        self.answer(body)
 
     def fail(self, error: ModelyardError) -> None:
         """Hand the error to whoever waits."""
         self._service.leave(self._gate)
         self._service.book_failure(error, self)
-        if not self.future.done():
-            self.future.set_exception(error)
+        if not self.is_gone:
+            self.refuse(error)
 
     def drop(self) -> None:
         """Book a request whose client has gone.
@@ -95,64 +108,31 @@ class GrpcCall(Call):
             self._service.measures.lost("timeout", "deadline_exceeded")
         else:
             self._service.measures.lost("cancelled", "cancelled")
+        self.gave_up()
+
+    def line_up(self) -> None:
+        """Stand in the batcher's queue."""
+        backend = self.backend
+        assert backend.signature is not None
+        assert backend.batcher is not None
+        if backend.signature.varies:
+            self.shape_key = backend.signature.shape_key(self.inputs)
+        backend.batcher.submit(self)
 
     def forget(self) -> None:
         """The client has gone. A run under way goes on; what waits leaves the queue."""
         batcher = self.backend.batcher
         if batcher is not None:
             batcher.discard(self)
-        if not self.future.cancel() and not self.future.cancelled():
-            self.future.exception()  # looked at, so that asyncio does not complain that nobody did
 
 
-def begin(board: Switchboard, message: Any, asked: Asked) -> GrpcCall:  # noqa: ANN401  (of protobuf)
-    """Admit, read and line up one prediction. Every way out is booked in the service's account.
-
-    Raises:
-        ModelyardError: it is refused; nothing waits for it.
-    """
-    started = perf_counter()
-    caller = board.keys.identify(asked.authorization)
-    service = service_to_ask(board, caller, asked.project, message.model_name)
-    measures = service.measures
-    measures.received.add()
-    try:
-        gate = service.enter(caller.allowance)
-    except ModelyardError as error:
-        measures.rejected(error.code)
-        raise
-    try:
-        backend = backend_of(service, message.model_version or None)
-        asked.backend = backend
-        assert backend.signature is not None
-        assert backend.batcher is not None
-        parsed, raw = read_message(message, backend.signature)
-    except ModelyardError as error:
-        service.leave(gate)
-        measures.rejected(error.code)
-        raise
-    call = GrpcCall(
-        parsed,
-        raw=raw,
-        service=service,
-        backend=backend,
-        gate=gate,
-        started=started,
-        deadline=_deadline(service, parsed, asked, started=started),
-    )
-    if backend.signature.varies:
-        call.shape_key = backend.signature.shape_key(parsed.inputs)
-    backend.batcher.submit(call)
-    return call
-
-
-def _deadline(service: Service, parsed: InferRequest, asked: Asked, *, started: float) -> float:
+def deadline_of(service: Service, parsed: InferRequest, timeout_s: float | None, *, started: float) -> float:
     """The earliest of the service's, the request's `timeout` and the call's own."""
     allowed = service.deadline_s
     if parsed.timeout_us:
         allowed = min(allowed, parsed.timeout_us * 1e-6)
-    if asked.remaining_s is not None:
-        allowed = min(allowed, asked.remaining_s)
+    if timeout_s is not None and timeout_s < allowed:
+        allowed = timeout_s
     return started + allowed
 
 

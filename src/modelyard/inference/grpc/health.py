@@ -4,18 +4,32 @@ The name "" and `inference.GRPCInferenceService` follow readiness, as `GET /v2/h
 after with `ModelReady`.
 """
 
-import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
+from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.platform import NotFound
-from modelyard.inference.grpc.asked import Asked
-from modelyard.inference.grpc.messages import SERVICES, message, parse
+from modelyard.foundation.http2 import Status, StreamCall
+from modelyard.inference.grpc.asked import asked_of
+from modelyard.inference.grpc.messages import message, parse
+from modelyard.inference.grpc.names import HEALTH, SERVICES
+from modelyard.inference.grpc.rpc import Question
+from modelyard.inference.grpc.statuses import refuse
 
-NAME: Final = "grpc.health.v1.Health"
 _Request: Final = message("grpc.health.v1.HealthCheckRequest")
 _Response: Final = message("grpc.health.v1.HealthCheckResponse")
 _KNOWN: Final = frozenset({"", *SERVICES})
+WATCH: Final = f"/{HEALTH}/Watch".encode()
+
+
+@dataclass(slots=True, eq=False)
+class _Watcher:
+    """One client that watches a name, and what it was told last."""
+
+    rpc: StreamCall
+    service: str | None = None
+    shown: Any = None
 
 
 class Health:
@@ -23,39 +37,58 @@ class Health:
 
     def __init__(self, is_ready: Callable[[], bool]) -> None:
         self._is_ready = is_ready
-        self._turn = asyncio.Event()
+        self._watchers: set[_Watcher] = set()
         self._draining = False
 
-    def methods(self) -> dict[str, Any]:
-        """What answers each call."""
-        return {"Check": self._check, "Watch": self._watch}
+    def check(self, request: Any, question: Question) -> Any:  # noqa: ANN401  (of protobuf)
+        """What stands now."""
+        if request.service not in _KNOWN:
+            raise NotFound("no such service", hint='ask for "" or inference.GRPCInferenceService')
+        return _Response(status=self._status(request.service))
+
+    def watch(self, rpc: StreamCall) -> None:
+        """The status now and whenever it changes; an unknown name is SERVICE_UNKNOWN and stays watched."""
+        watcher = _Watcher(rpc)
+
+        def begin(body: bytes) -> None:
+            if watcher.service is not None:
+                rpc.fail(Status.UNIMPLEMENTED, "Watch takes one message")
+                self._watchers.discard(watcher)
+                return
+            try:
+                watcher.service = parse(_Request, body).service
+            except ModelyardError as error:
+                refuse(rpc, error, request_id=asked_of(rpc.head).request_id())
+                return
+            self._watchers.add(watcher)
+            self._tell(watcher)
+
+        def end() -> None:
+            if watcher.service is None:
+                rpc.fail(Status.UNIMPLEMENTED, "Watch takes one message, this call has none")
+
+        rpc.listen(begin, end)
+        rpc.on_cancel(lambda: self._watchers.discard(watcher))
 
     def changed(self) -> None:
         """Readiness may have changed."""
-        self._turn.set()
-        self._turn = asyncio.Event()
+        for watcher in list(self._watchers):
+            self._tell(watcher)
 
     def drain(self) -> None:
         """Tell watchers that this server no longer serves, and let them go."""
         self._draining = True
         self.changed()
 
-    def _check(self, request: Any, asked: Asked) -> Any:  # noqa: ANN401  (of protobuf)
-        if request.service not in _KNOWN:
-            raise NotFound("no such service", hint='ask for "" or inference.GRPCInferenceService')
-        return _Response(status=self._status(request.service))
-
-    async def _watch(self, body: bytes, context: Any) -> None:  # noqa: ANN401  (of grpc)
-        """The status now and whenever it changes; an unknown name is SERVICE_UNKNOWN and stays watched."""
-        service, shown = parse(_Request, body).service, None
-        while True:
-            turn, status = self._turn, self._status(service)
-            if status != shown:
-                shown = status
-                await context.write(_Response(status=status).SerializeToString())
-            if self._draining:
-                return
-            await turn.wait()
+    def _tell(self, watcher: _Watcher) -> None:
+        assert watcher.service is not None
+        status = self._status(watcher.service)
+        if status != watcher.shown:
+            watcher.shown = status
+            watcher.rpc.send(_Response(status=status).SerializeToString())
+        if self._draining:
+            self._watchers.discard(watcher)
+            watcher.rpc.finish()
 
     def _status(self, service: str) -> Any:  # noqa: ANN401  (an enum value of protobuf)
         if service not in _KNOWN:

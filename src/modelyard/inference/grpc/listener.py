@@ -1,104 +1,106 @@
-"""The gRPC listener of a model server: its sockets, TLS and drain, and grpcio behind them once somebody connects.
+"""The gRPC listener of a model server: HTTP/2 on its sockets, and the services behind it once somebody calls.
 
-grpcio costs memory and start-up time (docs/reference/grpc.md), so it is imported for the first connection, in a thread:
-whoever never speaks gRPC never pays for it, and the loop goes on answering meanwhile.
+protobuf costs start-up time and memory, so it is imported with the first call, in a thread: whoever never speaks gRPC
+never pays for it, and the loop goes on answering meanwhile.
 """
 
 import asyncio
 import importlib
-import shutil
 import socket
-import tempfile
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from modelyard.foundation.http.tls import ReloadingTls
-from modelyard.inference.grpc.relay import Relay
+from modelyard.foundation.http import EdgeLimits
+from modelyard.foundation.http2 import Call, StreamCall
+from modelyard.foundation.http2 import GrpcListener as Listener
+from modelyard.foundation.http2 import GrpcSettings as ListenerSettings
+from modelyard.foundation.http2 import serve_grpc as listen
+from modelyard.inference.grpc.names import STREAMS
 from modelyard.inference.grpc.settings import GrpcSettings
 from modelyard.inference.routing import Switchboard
 
 if TYPE_CHECKING:
-    from modelyard.inference.grpc.inner import InnerServer
+    from modelyard.inference.grpc.handler import Services
 
-_INNER: Final = "modelyard.inference.grpc.inner"
-_TLS_CHECK_S: Final = 1.0
-_LINGER_S: Final = 1.0
+_SERVICES: Final = "modelyard.inference.grpc.handler"
+_IDLE_S: Final = 600.0
+
+
+class LateServices:
+    """Takes calls from the first on, and hands them over once the services are loaded."""
+
+    streams = STREAMS
+
+    def __init__(self, load: "Callable[[], Services]") -> None:
+        self._load = load
+        self._waiting: deque[Call | StreamCall] = deque()
+        self._loading: asyncio.Task[None] | None = None
+        self.loaded: Services | None = None
+
+    def handle(self, call: Call) -> None:
+        """Take a call."""
+        if self.loaded is not None:
+            self.loaded.methods.handle(call)
+        else:
+            self._wait(call)
+
+    def open(self, call: StreamCall) -> None:
+        """Take a streaming call."""
+        if self.loaded is not None:
+            self.loaded.methods.open(call)
+        else:
+            call.hold()
+            self._wait(call)
+
+    async def settle(self) -> None:
+        """Wait until nothing waits to be handed over."""
+        if self._loading is not None:
+            await self._loading
+
+    def _wait(self, call: Call | StreamCall) -> None:
+        self._waiting.append(call)
+        if self._loading is None:
+            self._loading = asyncio.get_running_loop().create_task(self._hand_over(), name="load gRPC services")
+
+    async def _hand_over(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _SERVICES)
+        loaded = self.loaded = self._load()
+        while self._waiting:
+            call = self._waiting.popleft()
+            if call.cancelled or call.is_answered:
+                continue
+            if isinstance(call, StreamCall):
+                loaded.methods.open(call)
+                call.go_on()
+            else:
+                loaded.methods.handle(call)
 
 
 class GrpcListener:
     """A running listener. Made by `serve_grpc`; belongs to the event loop it was made on."""
 
-    def __init__(
-        self,
-        board: Switchboard,
-        metrics: Path,
-        *,
-        sockets: Sequence[socket.socket],
-        is_ready: Callable[[], bool],
-        settings: GrpcSettings,
-    ) -> None:
-        self._board = board
-        self._metrics = metrics
-        self._is_ready = is_ready
-        self._settings = settings
-        self._inner: InnerServer | None = None
-        self._starting = asyncio.Lock()
-        self._place = Path(tempfile.mkdtemp(prefix="modelyard-grpc-"))  # mode 0700: nobody else gets past TLS and keys
-        self._tls = ReloadingTls(settings.tls) if settings.tls is not None else None
-        self._tls_timer: asyncio.TimerHandle | None = None
-        if self._tls is not None:
-            self._tls.context.set_alpn_protocols(["h2"])
-        context = None if self._tls is None else self._tls.context
-        self._relay = Relay(list(sockets), self._target, context)
-        self.addresses = ["{}:{}".format(*each.getsockname()[:2]) for each in sockets]
-
-    async def open(self) -> None:
-        """Begin to accept."""
-        if self._tls is not None:
-            self._watch_tls()
-        await self._relay.open()
+    def __init__(self, services: LateServices, listener: Listener) -> None:
+        self._services = services
+        self._listener = listener
+        self.addresses = listener.addresses
 
     def services_changed(self) -> None:
-        """Readiness may have changed: watchers are told."""
-        if self._inner is not None:
-            self._inner.services_changed()
+        """Models or readiness may have changed: watchers are told."""
+        if self._services.loaded is not None:
+            self._services.loaded.services_changed()
 
     async def close(self, drain_s: float) -> None:
         """Stop accepting, answer what is in hand for at most `drain_s` seconds, close.
 
         Each connection is told to go elsewhere (GOAWAY); watchers and streams are ended in order.
         """
-        await self._relay.stop_accepting()
-        if self._inner is not None:
-            await self._inner.close(drain_s)
-        await self._relay.close(min(_LINGER_S, drain_s))
-        if self._tls_timer is not None:
-            self._tls_timer.cancel()
-        shutil.rmtree(self._place, ignore_errors=True)
-
-    async def _target(self) -> Path:
-        """Where the gRPC server listens; the first caller starts it."""
-        path = self._place / "grpc.sock"
-        async with self._starting:
-            if self._inner is None:
-                loop, settings = asyncio.get_running_loop(), self._settings
-                module = await loop.run_in_executor(None, importlib.import_module, _INNER)
-                inner: InnerServer = module.InnerServer(
-                    self._board,
-                    self._metrics,
-                    is_ready=self._is_ready,
-                    max_message_bytes=settings.max_message_bytes,
-                    access_log=settings.access_log,
-                )
-                await inner.start(path)
-                self._inner = inner
-        return path
-
-    def _watch_tls(self) -> None:
-        if self._tls is not None:
-            self._tls.reload_if_changed()
-            self._tls_timer = asyncio.get_running_loop().call_later(_TLS_CHECK_S, self._watch_tls)
+        await self._services.settle()
+        closing = asyncio.ensure_future(self._listener.close(drain_s))
+        if self._services.loaded is not None:
+            self._services.loaded.drain()
+        await closing
 
 
 async def serve_grpc(
@@ -114,6 +116,20 @@ async def serve_grpc(
     Raises:
         StartRefused: the TLS files cannot be used.
     """
-    listener = GrpcListener(board, metrics, sockets=sockets, is_ready=is_ready, settings=settings or GrpcSettings())
-    await listener.open()
-    return listener
+    settings = settings or GrpcSettings()
+
+    def load() -> "Services":
+        module = importlib.import_module(_SERVICES)
+        services: Services = module.Services(board, metrics, is_ready=is_ready, access_log=settings.access_log)
+        return services
+
+    services = LateServices(load)
+    listener = await listen(
+        services,
+        sockets=sockets,
+        settings=ListenerSettings(
+            edge=EdgeLimits(max_body_bytes=settings.max_message_bytes, idle_s=_IDLE_S), access_log=settings.access_log
+        ),
+        tls=settings.tls,
+    )
+    return GrpcListener(services, listener)

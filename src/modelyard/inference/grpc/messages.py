@@ -5,32 +5,45 @@ that code refuses to load under another protobuf release than its own, and a cli
 registers the same names would clash with it. Here the descriptors live in a pool of their own.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from google.protobuf import descriptor_pb2, message_factory
+from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 
 from modelyard.domain.errors.inference import BadBinary
 
 _COMPILED: Final = Path(__file__).parent / "proto" / "descriptors.binpb"
+_FILE: Final = 0x0A  # the tag of FileDescriptorSet.file
+
+
+def _files(data: bytes) -> Iterator[bytes]:
+    """The serialised files of a FileDescriptorSet, read by hand: importing descriptor_pb2 takes too long."""
+    at = 0
+    while at < len(data):
+        if data[at] != _FILE:
+            raise ValueError("descriptors.binpb is no FileDescriptorSet")
+        size, shift, at = 0, 0, at + 1
+        while True:
+            byte = data[at]
+            size |= (byte & 0x7F) << shift
+            shift, at = shift + 7, at + 1
+            if byte < 0x80:  # noqa: PLR2004  (the last octet of a varint)
+                break
+        yield data[at : at + size]
+        at += size
 
 
 def _load() -> DescriptorPool:
     pool = DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(_COMPILED.read_bytes()).file:
-        pool.Add(file)
+    for file in _files(_COMPILED.read_bytes()):
+        pool.AddSerializedFile(file)
     return pool
 
 
 POOL: Final = _load()
-SERVICES: Final = (
-    "inference.GRPCInferenceService",
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-)
 
 
 def message(name: str) -> Any:  # noqa: ANN401  (a class that protobuf makes at run time)

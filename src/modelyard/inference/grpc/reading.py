@@ -51,6 +51,16 @@ def read_message(message: Any, signature: Signature) -> tuple[InferRequest, bool
     return request, answers_raw
 
 
+def varint(value: int) -> bytes:
+    """A number of 0 or more as Protocol Buffers write it."""
+    out = bytearray()
+    while value >= 0x80:  # noqa: PLR2004  (seven bits an octet)
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
 def plain(parameters: Any, field: str, signature: Signature) -> dict[str, Any]:  # noqa: ANN401  (a protobuf map)
     """Parameters as plain values.
 

@@ -3,18 +3,15 @@
 Where keys are required, it asks for one: any will do.
 """
 
-from collections.abc import AsyncIterator
-from typing import Any, Final
-
-from grpc import StatusCode
+from typing import Any
 
 from modelyard.domain.errors.base import ModelyardError
-from modelyard.inference.grpc.asked import Asked
-from modelyard.inference.grpc.messages import POOL, SERVICES, message, parse
-from modelyard.inference.grpc.rpc import refuse
+from modelyard.foundation.http2 import Status, StreamCall
+from modelyard.inference.grpc.asked import asked_of
+from modelyard.inference.grpc.messages import POOL, message, parse
+from modelyard.inference.grpc.names import SERVICES
+from modelyard.inference.grpc.statuses import refuse
 from modelyard.inference.routing import Switchboard
-
-NAMES: Final = tuple(name for name in SERVICES if name.startswith("grpc.reflection."))
 
 
 class Reflection:
@@ -26,21 +23,28 @@ class Reflection:
         self._request = message(f"{package}.ServerReflectionRequest")
         self._response = message(f"{package}.ServerReflectionResponse")
 
-    def methods(self) -> dict[str, Any]:
-        """What answers each call."""
-        return {"ServerReflectionInfo": self._info}
+    def info(self, rpc: StreamCall) -> None:
+        """Answer one stream of questions, each as it comes; who does not take the answers is not read on."""
+        asked = asked_of(rpc.head)
 
-    async def _info(self, bodies: AsyncIterator[bytes], context: Any) -> None:  # noqa: ANN401  (of grpc)
-        asked = Asked.of(context)
+        def answer(body: bytes) -> None:
+            try:
+                request = parse(self._request, body)
+            except ModelyardError as error:
+                refuse(rpc, error, request_id=asked.request_id())
+                return
+            found = self._response(valid_host=request.host, original_request=request)
+            self._fill(found, request)
+            rpc.send(found.SerializeToString())
+            if rpc.backlog:
+                rpc.hold()
+
         try:
             self._board.keys.identify(asked.authorization)
-            async for body in bodies:
-                request = parse(self._request, body)
-                answer = self._response(valid_host=request.host, original_request=request)
-                self._fill(answer, request)
-                await context.write(answer.SerializeToString())
         except ModelyardError as error:
-            await refuse(context, error, asked)
+            refuse(rpc, error, request_id=asked.request_id())
+            return
+        rpc.listen(answer, rpc.finish, room=rpc.go_on)
 
     def _fill(self, answer: Any, request: Any) -> None:  # noqa: ANN401  (of protobuf)
         try:
@@ -56,17 +60,17 @@ class Reflection:
                     kind = POOL.FindMessageTypeByName(request.all_extension_numbers_of_type)
                     answer.all_extension_numbers_response.base_type_name = kind.full_name
                 case "file_containing_extension":
-                    _refuse(answer, StatusCode.NOT_FOUND, "there are no extensions")
+                    _refuse(answer, Status.NOT_FOUND, "there are no extensions")
                 case _:
-                    _refuse(answer, StatusCode.INVALID_ARGUMENT, "nothing was asked")
+                    _refuse(answer, Status.INVALID_ARGUMENT, "nothing was asked")
         except KeyError:
-            _refuse(answer, StatusCode.NOT_FOUND, "no such symbol or file")
+            _refuse(answer, Status.NOT_FOUND, "no such symbol or file")
 
 
 def _add(answer: Any, file: Any) -> None:  # noqa: ANN401  (of protobuf)
     answer.file_descriptor_response.file_descriptor_proto.append(file.serialized_pb)
 
 
-def _refuse(answer: Any, status: Any, text: str) -> None:  # noqa: ANN401  (of protobuf and grpc)
-    answer.error_response.error_code = status.value[0]
+def _refuse(answer: Any, status: Status, text: str) -> None:  # noqa: ANN401  (of protobuf)
+    answer.error_response.error_code = int(status)
     answer.error_response.error_message = text

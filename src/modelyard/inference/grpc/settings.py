@@ -11,7 +11,7 @@ LogLine = Callable[[str, str, int, float, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrpcSettings:
-    """`max_message_bytes` bounds a request message; a larger one is refused with RESOURCE_EXHAUSTED by grpcio."""
+    """`max_message_bytes` bounds a request message, as sent and as inflated; a larger one is RESOURCE_EXHAUSTED."""
 
     max_message_bytes: int = 64 << 20
     tls: TlsFiles | None = None
