@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.foundation.http2 import Call, GrpcListener, GrpcSettings, Methods, serve_grpc
+from modelyard.foundation.http2 import Call, GrpcListener, GrpcSettings, Methods, StreamCall, serve_grpc
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -21,6 +21,8 @@ class Served:
         self.held: list[Call] = []
         self.cancelled = 0
         self.seen: list[Call] = []
+        self.streams: list[StreamCall] = []
+        self.messages: list[bytes] = []
 
     def echo(self, call: Call) -> None:
         self.seen.append(call)
@@ -45,6 +47,64 @@ class Served:
     def big(call: Call) -> None:
         call.reply(b"z" * int(call.message), [(b"done", b"yes")])
 
+    def chat(self, call: StreamCall) -> None:
+        self.streams.append(call)
+        call.on_cancel(self._cancelled)
+        call.listen(call.send, call.finish)
+
+    def count(self, call: StreamCall) -> None:
+        def end() -> None:
+            call.send(b"%d" % len(self.messages))
+            call.finish()
+
+        call.listen(self.messages.append, end)
+
+    def keep_held(self, call: StreamCall) -> None:
+        self.streams.append(call)
+        call.on_cancel(self._cancelled)
+        call.listen(self.messages.append, lambda: None)
+        call.hold()
+
+    @staticmethod
+    def first(call: StreamCall) -> None:
+        def answer(body: bytes) -> None:
+            call.send(body)
+            call.finish([(b"done", b"yes")])
+
+        call.listen(answer, call.finish)
+
+    @staticmethod
+    def fails(call: StreamCall) -> None:
+        def answer(body: bytes) -> None:
+            call.send(body)
+            call.fail(9, "enough", [(b"reason", b"why")])
+
+        call.listen(answer, call.finish)
+
+    @staticmethod
+    def breaks(call: StreamCall) -> None:
+        call.listen(Served.broken, call.finish)
+
+    @staticmethod
+    def repeat(call: StreamCall) -> None:
+        def answer(body: bytes) -> None:
+            for _ in range(20):
+                call.send(body)
+            call.finish()
+
+        call.listen(answer, lambda: None)
+
+    def streams_by_path(self) -> dict[bytes, Callable[[StreamCall], None]]:
+        return {
+            b"/t.T/Chat": self.chat,
+            b"/t.T/Count": self.count,
+            b"/t.T/Held": self.keep_held,
+            b"/t.T/First": self.first,
+            b"/t.T/Fails": self.fails,
+            b"/t.T/Breaks": self.breaks,
+            b"/t.T/Repeat": self.repeat,
+        }
+
     def methods(self) -> Methods:
         return Methods({
             b"/t.T/Echo": self.echo,
@@ -52,7 +112,7 @@ class Served:
             b"/t.T/Broken": self.broken,
             b"/t.T/Refuse": self.refuse,
             b"/t.T/Big": self.big,
-        })  # fmt: skip
+        }, self.streams_by_path())  # fmt: skip
 
 
 @pytest.fixture
