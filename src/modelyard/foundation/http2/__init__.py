@@ -9,7 +9,8 @@ await listener.close()
 """
 
 from modelyard.foundation.http2.answers import ok_block
-from modelyard.foundation.http2.call import Call, GrpcHandler
+from modelyard.foundation.http2.call import Call
+from modelyard.foundation.http2.handling import GrpcHandler
 from modelyard.foundation.http2.head import CallHead
 from modelyard.foundation.http2.limits import Http2Limits
 from modelyard.foundation.http2.listener import GrpcListener, GrpcSettings, Methods, serve_grpc

@@ -2,14 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from modelyard.foundation.http2.answers import OK_BLOCK, failure_block, ok_block
 from modelyard.foundation.http2.head import CallHead
 from modelyard.foundation.http2.hpack import Field
-
-if TYPE_CHECKING:
-    from modelyard.foundation.http2.streaming import StreamCall
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -24,20 +21,6 @@ class Link(Protocol):
 
     def refuse(self, call: "Call", block: bytes) -> None:
         """Send `block` as trailers only."""
-
-
-class GrpcHandler(Protocol):
-    """What answers calls. `streams` are the paths of methods that take or give more than one message."""
-
-    @property
-    def streams(self) -> frozenset[bytes]:
-        """Never changes while connections are open."""
-
-    def handle(self, call: "Call") -> None:
-        """Take `call`; called on the loop, once the whole message is in. Answer now or later, on the loop."""
-
-    def open(self, call: "StreamCall") -> None:
-        """Take a call of `streams`, before its first message; it has to `listen`, or to end the call."""
 
 
 class AnyCall:

@@ -10,7 +10,6 @@ from typing import Final, cast
 
 from modelyard.foundation.http.flow import WriteWatch
 from modelyard.foundation.http2.answers import OLD_HTTP
-from modelyard.foundation.http2.call import GrpcHandler
 from modelyard.foundation.http2.frames import (
     DEFAULT_WINDOW,
     PING,
@@ -26,6 +25,7 @@ from modelyard.foundation.http2.frames import (
     settings,
     window_update,
 )
+from modelyard.foundation.http2.handling import GrpcHandler
 from modelyard.foundation.http2.intake import Intake
 from modelyard.foundation.http2.limits import Http2Limits
 from modelyard.foundation.http2.outflow import Outflow

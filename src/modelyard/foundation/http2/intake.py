@@ -9,7 +9,7 @@ from typing import Final
 
 from modelyard.foundation.http2 import control
 from modelyard.foundation.http2.answers import failure_block
-from modelyard.foundation.http2.call import Call, GrpcHandler
+from modelyard.foundation.http2.call import Call
 from modelyard.foundation.http2.frames import (
     CONTINUATION,
     DATA,
@@ -33,6 +33,7 @@ from modelyard.foundation.http2.frames import (
     unpad,
     window_update,
 )
+from modelyard.foundation.http2.handling import GrpcHandler
 from modelyard.foundation.http2.head import CallHead, Malformed
 from modelyard.foundation.http2.heads import Heads
 from modelyard.foundation.http2.inflow import Inflow

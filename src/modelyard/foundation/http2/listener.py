@@ -11,8 +11,9 @@ from modelyard.foundation.http.edge import AccessLog, Edge, EdgeSettings
 from modelyard.foundation.http.limits import EdgeLimits
 from modelyard.foundation.http.listener import Listener
 from modelyard.foundation.http.tls import ReloadingTls, TlsFiles
-from modelyard.foundation.http2.call import Call, GrpcHandler
+from modelyard.foundation.http2.call import Call
 from modelyard.foundation.http2.connection import Http2Connection
+from modelyard.foundation.http2.handling import GrpcHandler
 from modelyard.foundation.http2.limits import Http2Limits
 from modelyard.foundation.http2.outflow import Turns
 from modelyard.foundation.http2.shared import Shared

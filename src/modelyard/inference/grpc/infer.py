@@ -8,13 +8,14 @@ from time import perf_counter
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from modelyard.domain.access import Verb
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.foundation.http2 import METHOD
 from modelyard.foundation.http2 import Call as Rpc
-from modelyard.inference.admission import ANYONE, Gate
+from modelyard.inference.admission import ANYONE, Caller, Gate, Hold
 from modelyard.inference.grpc.asked import Asked, asked_of
 from modelyard.inference.grpc.calls import GrpcCall, deadline_of
-from modelyard.inference.grpc.known import Known, KnownHeads
+from modelyard.inference.grpc.known import Found, Known, KnownHeads
 from modelyard.inference.grpc.messages import InferRequestMessage, parse
 from modelyard.inference.grpc.names import INFERENCE
 from modelyard.inference.grpc.reading import read_message
@@ -108,14 +109,16 @@ class Reception:
                 model, version = known.model, known.version
             keys = self._board.keys
             caller = keys.identify(asked.authorization) if keys.required else ANYONE
-            service = service_to_ask(self._board, caller, asked.project, model)
+            service = None if known is None else _same_service(known.service, caller, asked.project)
+            if service is None:
+                service = service_to_ask(self._board, caller, asked.project, model)
             gate = _enter(service, caller)
         except ModelyardError as error:
             raise Refused(error, None) from error
         backend: ServedBackend | None = None
         try:
             backend = service.choose(asked.fields) if version is None else service.at_version(version)
-            request, raw, writer = self._read(body, message, known, backend)
+            request, raw, writer = self._read(body, message, known, service, backend)
         except ModelyardError as error:
             service.leave(gate)
             service.measures.rejected(error.code)
@@ -136,6 +139,7 @@ class Reception:
         body: bytes,
         message: Any,  # noqa: ANN401  (of protobuf)
         known: Known | None,
+        service: Service,
         backend: ServedBackend,
     ) -> tuple[InferRequest, bool, Writer]:
         """The request, whether its answer is to be raw, and who writes that."""
@@ -151,8 +155,14 @@ class Reception:
         if writer is None:
             writer = self._writers[backend] = Writer(backend)
         if raw:
-            self._heads.learn(body, message, request, writer, backend)
+            self._heads.learn(body, message, request, Found(service, backend, writer))
         return request, raw, writer
+
+
+def _same_service(service: Service, caller: Caller, project: str | None) -> Service | None:
+    """`service`, if this caller means it and may ask it; else the long way says what there is to say."""
+    meant = (project or caller.project) == service.project
+    return service if meant and caller.may(Verb.INFER, service.project, service.name) else None
 
 
 def _enter(service: Service, caller: Caller) -> Gate | Hold | None:

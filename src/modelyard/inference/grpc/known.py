@@ -5,7 +5,7 @@ the same size that begins with the same head, its last bytes being the size of t
 other data: so it is read with one comparison, and neither parsed nor checked again (Protocol Buffers, "Encoding").
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -15,7 +15,7 @@ from modelyard.inference.grpc.messages import InferRequestMessage
 from modelyard.inference.grpc.reading import varint
 from modelyard.inference.grpc.writing import Writer
 from modelyard.inference.protocol import InferRequest, Signature
-from modelyard.inference.routing import ServedBackend
+from modelyard.inference.routing import ServedBackend, Service
 
 _RAW_TAG: Final = b"\x3a"  # ModelInferRequest.raw_input_contents: field 7, length-delimited
 _HEADS: Final = 256
@@ -23,21 +23,33 @@ _BEGINNING: Final = 16  # bytes: the name of the model, mostly
 _LONGEST_HEAD: Final = 1024
 
 
+class Found(NamedTuple):
+    """Who was asked with a message."""
+
+    service: Service
+    backend: ServedBackend
+    writer: Writer
+
+
 class Known:
     """A head, who was asked with it, and what was found to fit. `backend` is the one that it was checked against."""
 
-    __slots__ = ("_dtype", "_finite", "_input", "_rows", "_shape", "_size", "backend", "head", "model", "version",
-                 "writer")  # fmt: skip
+    __slots__ = (
+        "_dtype", "_finite", "_input", "_rows", "_shape", "_size",
+        "backend", "head", "model", "service", "version", "writer",
+    )  # fmt: skip
 
-    def __init__(self, head: bytes, message: Any, parsed: InferRequest, writer: Writer, backend: ServedBackend) -> None:  # noqa: ANN401  (of protobuf)
+    def __init__(self, head: bytes, message: Any, parsed: InferRequest, found: Found) -> None:  # noqa: ANN401  (of protobuf)
+        backend = found.backend
         assert backend.signature is not None
         one = backend.signature.single
         assert one is not None
         self.head = head
         self.model: str = message.model_name
         self.version: str | None = message.model_version or None
+        self.service = found.service
         self.backend = backend
-        self.writer = writer
+        self.writer = found.writer
         self._size = len(head)
         self._input = one.name
         self._dtype = one.dtype
@@ -70,10 +82,10 @@ class KnownHeads:
         """The models may have changed."""
         self._known.clear()
 
-    def learn(self, body: bytes, message: Any, parsed: InferRequest, writer: Writer, backend: ServedBackend) -> None:  # noqa: ANN401  (of protobuf)
+    def learn(self, body: bytes, message: Any, parsed: InferRequest, found: Found) -> None:  # noqa: ANN401  (of protobuf)
         """Keep the head of a message that was read and found good, if it is one that can be known again."""
-        assert backend.signature is not None
-        if not _is_simple(message, parsed, backend.signature):
+        signature = found.backend.signature
+        if signature is None or not _is_simple(message, parsed, signature):
             return
         raw = message.raw_input_contents[0]
         head = body[: len(body) - len(raw)]
@@ -82,7 +94,7 @@ class KnownHeads:
             return
         if len(self._known) >= _HEADS:
             self._known.clear()
-        self._known[len(body), body[:_BEGINNING]] = Known(head, message, parsed, writer, backend)
+        self._known[len(body), body[:_BEGINNING]] = Known(head, message, parsed, found)
 
 
 def _is_simple(message: Any, parsed: InferRequest, signature: Signature) -> bool:  # noqa: ANN401  (of protobuf)
