@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from control_driver import Control
+from serving_driver import Serving, serving_in
 
 
 @pytest.fixture
@@ -23,3 +24,9 @@ def shared_control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control
     running = Control(tmp_path_factory.mktemp("control") / "data").start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving_in(tmp_path_factory.mktemp("serving")) as running:
+        yield running

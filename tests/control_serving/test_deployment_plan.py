@@ -1,22 +1,28 @@
 """The plan is pure, so every situation is tried: each phase, with servers and workers in each state."""
 
 import itertools
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from modelyard.control.deployments.plan import CRASHES, Observed, Plan, plan, replica_id
+from modelyard.control.deployments.plan import plan
+from modelyard.control.deployments.routing import route_of
 from modelyard.control.deployments.state import (
     NEXT_TABLE,
     Revision,
     RevisionState,
+    RolloutProgress,
     Service,
     Status,
-    route_of,
+    Warm,
 )
+from modelyard.control.deployments.steps import CRASHES, Observed, Plan
+from modelyard.control.deployments.workers import replica_id
 from modelyard.domain.contract import Isolation
 from modelyard.domain.routing import BackendStatus, ServerReport
-from modelyard.domain.service import MOVES, Phase, Replicas, ServiceSpec
+from modelyard.domain.service import MOVES, Phase, Replicas, ServiceSpec, Trigger
 from modelyard.ports.orchestrator import Replica, ReplicaState
 
 NOW = 1000.0
@@ -34,7 +40,7 @@ def spec(number: int, isolation: Isolation = Isolation.SHARED, workers: int = 1)
 
 
 def service(status: Status, isolation: Isolation = Isolation.SHARED, workers: int = 1) -> Service:
-    numbers = {status.goal, status.live, status.candidate, *status.draining} - {None}
+    numbers = {status.goal, status.replaced, *status.kept} - {None}
     revisions = {
         n: Revision(number=n, spec=spec(n, isolation, workers), actor="ann", why="", created_at=0.0) for n in numbers
     }
@@ -108,7 +114,8 @@ def test_the_patience_begins_when_servers_are_there() -> None:
 def test_when_all_are_ready_the_traffic_moves_and_the_last_acknowledgement_makes_it_live() -> None:
     ready = {1: "ready", 2: "ready"}
     made = plan(service(UPDATING), seen(report("a", 5, ready), report("b", 5, ready)), now=NOW)
-    assert (made.status.live, made.status.candidate, made.status.draining) == (2, None, (1,))
+    assert (made.status.live, made.status.candidate, made.status.draining) == (2, None, ())
+    assert made.status.warm == (Warm(revision=1, until=NOW + 600),)
     assert made.events == ()
     status = published(made, 6)
     half = plan(service(status), seen(report("a", 6, ready), report("b", 5, ready)), now=NOW)
@@ -185,6 +192,40 @@ def test_a_worker_that_keeps_crashing_ends_the_candidate_early() -> None:
     assert "boom" in made.status.reason
 
 
+def test_what_was_live_stays_loaded_for_a_while_and_then_goes() -> None:
+    status = replace(SERVING, goal=2, live=2, warm=(Warm(revision=1, until=NOW + 600),))
+    ready = seen(report("a", 5, {1: "ready", 2: "ready"}))
+    assert plan(service(status), ready, now=NOW + 599).status == status
+    route = route_of(service(status), packages="/p")
+    assert route is not None
+    assert [(b.revision, b.weight) for b in route.backends] == [(2, 100), (1, 0)]
+    cold = plan(service(status), ready, now=NOW + 600).status
+    assert (cold.warm, cold.draining, cold.awaiting) == ((), (1,), NEXT_TABLE)
+    route = route_of(service(cold), packages="/p")
+    assert route is not None
+    assert [b.revision for b in route.backends] == [2]
+
+
+def test_going_back_while_the_old_workers_are_warm_starts_none() -> None:
+    there = service(
+        Status(goal=2, phase=Phase.SERVING, live=2, warm=(Warm(revision=1, until=NOW + 600),)), Isolation.PROCESS, 2
+    )
+    again = replace(there.revisions[1], number=3)
+    wanted = replace(there, status=replace(there.status, goal=3, at_once=3), revisions={**there.revisions, 3: again})
+    workers = tuple(worker(revision, index) for revision in (1, 2) for index in (0, 1))
+    made = plan(wanted, seen(report("a", 5, {1: "ready", 2: "ready"}), replicas=workers), now=NOW)
+    assert (made.start, made.stop) == ((), ())
+    assert made.status.home(3) == 1
+    route = route_of(replace(wanted, status=made.status), packages="/p")
+    assert route is not None
+    assert {b.revision: b.workers for b in route.backends}[3] == {b.revision: b.workers for b in route.backends}[1]
+    states = {1: "ready", 2: "ready"}
+    three = replace(report("a", 6, {3: "ready"}).backends[0], digest=spec(1).digest, version="1")
+    said = replace(report("a", 6, states), backends=(*report("a", 6, states).backends, three))
+    done = plan(replace(wanted, status=published(made, 6)), seen(said, replicas=workers), now=NOW)
+    assert (done.status.live, done.start, done.stop) == (3, (), ())
+
+
 def test_old_workers_stop_only_after_the_last_acknowledgement() -> None:
     status = Status(goal=2, phase=Phase.UPDATING, live=2, awaiting=6, taking_over=2, draining=(1,))
     both = (worker(1, 0), worker(2, 0))
@@ -195,9 +236,10 @@ def test_old_workers_stop_only_after_the_last_acknowledgement() -> None:
 
 
 def test_a_lost_worker_of_the_live_revision_is_started_again() -> None:
-    made = plan(service(SERVING, Isolation.PROCESS, 2), seen(report("a", 5), replicas=(worker(1, 1),)), now=NOW)
+    both = replace(SERVING, workers={"1": (worker(1, 0).address, worker(1, 1).address)})
+    made = plan(service(both, Isolation.PROCESS, 2), seen(report("a", 5), replicas=(worker(1, 1),)), now=NOW)
     assert [r.id for r in made.start] == ["default.iris.1.0"]
-    assert made.status == SERVING
+    assert made.status == both
 
 
 def test_workers_that_moved_are_followed() -> None:
@@ -225,6 +267,22 @@ def test_names_with_dots_never_share_workers() -> None:
     assert replica_id("a.b", "c", 1, 0) != replica_id("a", "b.c", 1, 0)
 
 
+def test_the_reference_draws_the_table_of_phases_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "deployments.md").read_text()
+    drawn = {
+        (Phase(before), Trigger(trigger)): Phase(after)
+        for before, after, triggers in re.findall(r"^    (\w+) --> (\w+): (.+)$", page, re.MULTILINE)
+        for trigger in triggers.split(", ")
+    }
+    assert drawn == MOVES
+    table = page.split("## Phases")[1].split("```")[0]
+    listed = dict(re.findall(r"^\| `(\w+)` \| [^|]* \|(.*)\|$", table, re.MULTILINE))
+    assert {phase: set(re.findall(r"`(\w+)`", after)) for phase, after in listed.items()} == {
+        phase.value: {after.value for (before, _), after in MOVES.items() if before is phase and after is not phase}
+        for phase in Phase
+    }
+
+
 STATUSES = [
     Status(goal=1),
     LOADING,
@@ -234,6 +292,16 @@ STATUSES = [
     replace(SERVING, goal=2, failed=(2,)),
     replace(UPDATING, goal=3),
     Status(goal=2, phase=Phase.UPDATING, live=2, awaiting=6, taking_over=2, draining=(1,)),
+    Status(
+        goal=2,
+        phase=Phase.CANARY,
+        live=1,
+        candidate=2,
+        rollout=RolloutProgress(revision=2, step=0, weight=10, since=NOW),
+        awaiting=6,
+    ),
+    Status(goal=2, phase=Phase.SERVING, live=2, warm=(Warm(revision=1, until=NOW),)),
+    Status(goal=3, phase=Phase.SERVING, live=2, warm=(Warm(revision=1, until=NOW + 1),), at_once=3),
     Status(goal=1, phase=Phase.FAILED, failed=(1,)),
     Status(goal=2, phase=Phase.FAILED, failed=(1,)),
     Status(goal=1, phase=Phase.DELETING, live=1, awaiting=6),
@@ -261,7 +329,7 @@ def test_in_every_situation_the_plan_is_lawful_and_settles(status: Status, isola
             if made.status.live != now.live and made.status.phase is not Phase.DELETED:
                 assert states.get(made.status.live or 0) == "ready"
             going = made.status.phase in (Phase.DELETING, Phase.DELETED) or isolation is Isolation.SHARED
-            running = set() if going else {made.status.live, made.status.candidate}
+            running = set() if going else {now.live, made.status.live, made.status.candidate}
             assert not {f"default.iris.{n}.0" for n in running if n} & set(made.stop)
             after = published(made, 5)
             if after == now:

@@ -1,12 +1,7 @@
 """Services over HTTP with a real control plane and real model servers: deploy, update, fall back, take away."""
 
-import json
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,79 +9,7 @@ import httpx
 import pytest
 from bundles import bundle
 from control_driver import Control, eventually
-
-ROW = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [0.0, 0.5, 0.0]}]}
-
-
-@dataclass
-class Serving:
-    """A control plane with model servers."""
-
-    control: Control
-    servers: list["subprocess.Popen[bytes]"]
-    addresses: list[str]
-
-    def client(self) -> httpx.Client:
-        return self.control.client()
-
-    def ask(self, service: str, server: int = 0) -> httpx.Response:
-        url = f"{self.addresses[server]}/v2/models/{service}/infer"
-        return httpx.post(url, json=ROW, timeout=30, trust_env=False)
-
-    def deploy(self, **body: Any) -> dict[str, Any]:
-        with self.client() as client:
-            answer = client.post("/services", json=body)
-            assert answer.status_code == 202, answer.text
-        return self.settled(body["name"])
-
-    def settled(self, name: str) -> dict[str, Any]:
-        document: dict[str, Any] = {}
-
-        def is_settled() -> bool:
-            nonlocal document
-            with self.client() as client:
-                document = client.get(f"/services/{name}").raise_for_status().json()
-            return document["phase"] in ("serving", "failed")
-
-        eventually(is_settled)
-        return document
-
-
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    place = tmp_path_factory.mktemp("serving")
-    options = {"pace": {"patience_s": 30.0, "sweep_s": 0.5}, "model_servers": 2}
-    control = Control(place / "data", options=options).start()
-    servers, files = [], []
-    try:
-        for index in range(2):
-            file = place / f"address-{index}"
-            config = {
-                "id": f"server-{index}",
-                "index": index,
-                "table": {"control_socket": str(control.internal_socket), "cache": str(place / f"table-{index}")},
-                "port": 0,
-                "address_file": str(file),
-                "metrics": str(place / "metrics"),
-            }
-            path = place / f"server-{index}.json"
-            path.write_text(json.dumps(config))
-            with (place / f"server-{index}.log").open("wb") as log:
-                command = [sys.executable, "-m", "modelyard.processes.model_server", "--config", str(path)]
-                servers.append(subprocess.Popen(command, stdout=log, stderr=log))
-            files.append(file)
-        eventually(lambda: all(file.exists() for file in files))
-        running = Serving(control, servers, ["http://" + file.read_text().split()[0] for file in files])
-        with control.client() as client:
-            for number in range(1, 4):
-                client.post("/models/m/versions", files=bundle(bias=float(number))).raise_for_status()
-            eventually(lambda: len(client.get("/nodes").json()["items"][0]["servers"]) == 2)
-        yield running
-    finally:
-        control.stop()
-        for server in servers:
-            server.kill()
-            server.wait(30)
+from serving_driver import ROW, Serving
 
 
 def test_a_deployed_model_answers_on_every_server_when_it_is_said_to_serve(serving: Serving) -> None:

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from modelyard.control.deployments.plan import Observed, plan
+from modelyard.control.deployments.plan import plan
 from modelyard.control.deployments.state import Preparation, PreparationState, Revision, RevisionState, Service, Status
+from modelyard.control.deployments.steps import Observed, Pace
 from modelyard.domain.contract import Isolation
 from modelyard.domain.routing import ServerReport
 from modelyard.domain.service import Phase, ServiceSpec
@@ -38,12 +39,12 @@ def test_no_worker_starts_while_its_environment_is_built() -> None:
 def test_building_takes_nothing_of_the_patience() -> None:
     begun = service(phase=Phase.LOADING, candidate=1, since=NOW)
     late = NOW + 100 * PATIENCE_S
-    building = plan(begun, observed(PreparationState.BUILDING), now=late, patience_s=PATIENCE_S)
+    building = plan(begun, observed(PreparationState.BUILDING), now=late, pace=Pace(patience_s=PATIENCE_S))
     assert building.status.candidate == 1
     ready = observed(PreparationState.READY, at=late)
-    soon_after = plan(begun, ready, now=late + PATIENCE_S / 2, patience_s=PATIENCE_S)
+    soon_after = plan(begun, ready, now=late + PATIENCE_S / 2, pace=Pace(patience_s=PATIENCE_S))
     assert [replica.package for replica in soon_after.start] == ["/p/" + "1" * 64]
-    too_late = plan(begun, ready, now=late + PATIENCE_S + 1, patience_s=PATIENCE_S)
+    too_late = plan(begun, ready, now=late + PATIENCE_S + 1, pace=Pace(patience_s=PATIENCE_S))
     assert too_late.outcomes[1][0] is RevisionState.FAILED
 
 

@@ -1,4 +1,4 @@
-"""Commands for services: deploy, look, ask, take away."""
+"""Commands that look at services and ask them."""
 
 import json
 from pathlib import Path
@@ -11,39 +11,6 @@ from modelyard.cli.platform import platform_command
 from modelyard.client import Client, Prediction, ServiceInfo, calls
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest
-
-
-@click.command(short_help="Create or change a service.")
-@click.argument("model", metavar="NAME[:VERSION|@ALIAS]")
-@click.option("--service", help="Name of the service; without it, the model's.")
-@click.option("--replicas", help="N or MIN..MAX isolated workers (with --isolation process).")
-@click.option("--isolation", type=click.Choice(["shared", "process"]), help="Where the model runs.")
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it serves.")
-@json_option
-@platform_command
-def deploy(  # noqa: PLR0913  (one parameter an option)
-    client: Client,
-    *,
-    model: str,
-    service: str | None,
-    replicas: str | None,
-    isolation: str | None,
-    wait: bool,
-    as_json: bool,
-) -> None:
-    """Deploy a model: without a version the champion, else the newest approved.
-
-    Example: modelyard deploy digits:1 --service digits
-    """
-    options: dict[str, object] = {"isolation": isolation, "replicas": _replicas(replicas) if replicas else None}
-    deployed = client.deploy(model, service=service, wait=wait, **options)
-    if as_json:
-        print_json(deployed.info.document)
-        return
-    info = deployed.info
-    click.echo(f"{info.name}  {info.phase}  {info.model}:{info.version}  revision {info.revision}")
-    click.echo(info.url)
-    say(f"hint: modelyard predict {info.name} --data @rows.csv")
 
 
 @click.command(short_help="List services.")
@@ -71,40 +38,6 @@ def status(client: Client, *, service: str, as_json: bool) -> None:
         print_json(info.document)
         return
     _print_status(info)
-
-
-@click.command(short_help="List a service's revisions.")
-@click.argument("service")
-@json_option
-@platform_command
-def revisions(client: Client, *, service: str, as_json: bool) -> None:
-    """List every change of SERVICE, newest first."""
-    rows = client.send(calls.listing(f"services/{service}/revisions", project=client.connection.project))
-    if as_json:
-        print_json(rows)
-        return
-    print_table(rows, ("revision", "model", "version", "state", "by", "created_at", "reason"), empty="no revisions")
-
-
-@click.command(short_help="Go back to an earlier revision.")
-@click.argument("service")
-@click.option("--to", "revision", type=int, help="Revision; without it, the last one that was good.")
-@platform_command
-def rollback(client: Client, *, service: str, revision: int | None) -> None:
-    """Let an earlier revision of SERVICE answer again."""
-    body = {} if revision is None else {"revision": revision}
-    document = client.send(calls.act("services", service, "rollback", body=body, project=client.connection.project))
-    info = client.wait(ServiceInfo.read(document))
-    click.echo(f"{info.name}  {info.phase}  {info.model}:{info.version}  revision {info.revision}")
-
-
-@click.command(short_help="Take a service away.")
-@click.argument("service")
-@platform_command
-def undeploy(client: Client, *, service: str) -> None:
-    """Drain SERVICE and take it away; its history stays."""
-    client.undeploy(service)
-    click.echo(f"{service}  going away")
 
 
 @click.command(short_help="Ask a service.")
@@ -146,14 +79,6 @@ def nodes(client: Client, *, as_json: bool) -> None:
     for row in rows:
         row["memory"] = size_text(row["memory_bytes"])
     print_table(rows, ("name", "state", "cpus", "memory", "servers", "models"), empty="no nodes")
-
-
-def _replicas(text: str) -> dict[str, int]:
-    low, _, high = text.partition("..")
-    try:
-        return {"min": int(low), "max": int(high or low)}
-    except ValueError as error:
-        raise InvalidRequest(f"{quote(text)} is not a number of replicas", hint="write N or MIN..MAX") from error
 
 
 def _read_data(text: str) -> Any:  # noqa: ANN401  (rows, records, a DataFrame or a V2 body)

@@ -121,15 +121,15 @@ class AsyncClient:
         info = await self.send(calls.deploy(deployment(model, service, project=self.connection.project, **options)))
         return AsyncService(self, await self.wait(info) if wait else info)
 
-    async def wait(self, info: ServiceInfo, *, timeout_s: float = DEPLOY_TIMEOUT_S) -> ServiceInfo:
-        """Wait until the service serves what was asked."""
+    async def wait(self, info: ServiceInfo, *, timeout_s: float = DEPLOY_TIMEOUT_S, goal: bool = True) -> ServiceInfo:
+        """Wait until the service serves what was asked; with `goal` false, until it stands still as it is."""
         end = asyncio.get_running_loop().time() + timeout_s
         while not info.is_settled:
             if asyncio.get_running_loop().time() > end:
                 raise NotReady(f"{info.name} is still {info.phase} after {timeout_s:g} s: {info.reason}")
             await asyncio.sleep(POLL_S)
             info = await self.send(calls.service(info.name, project=info.project))
-        return require_serving(info)
+        return require_serving(info) if goal else info
 
     async def service(self, name: str) -> "AsyncService":
         """A deployed service."""
@@ -142,6 +142,22 @@ class AsyncClient:
     async def undeploy(self, name: str) -> None:
         """Take a service away."""
         await self.send(calls.remove("services", name, project=self.connection.project))
+
+    async def rollout(self, name: str) -> Document:
+        """What is on its way to a service's traffic, how far it is, and what was rejected."""
+        return await self.send(calls.read("services", name, "rollout", project=self.connection.project))
+
+    async def promote(self, name: str, *, to: str = "end", why: str = "") -> ServiceInfo:
+        """Give a canary all of the traffic, or with `to="next"` its next share."""
+        return await self.send(calls.move(name, "promote", {"to": to, "why": why}, project=self.connection.project))
+
+    async def abort(self, name: str, *, why: str = "") -> ServiceInfo:
+        """Give up what is on its way; what was live answers everything again."""
+        return await self.send(calls.move(name, "abort", {"why": why}, project=self.connection.project))
+
+    async def rollback(self, name: str, *, revision: int | None = None, why: str = "") -> ServiceInfo:
+        """Back to an earlier revision, or the last that was good."""
+        return await self.send(calls.roll_back(name, revision, why=why, project=self.connection.project))
 
 
 class AsyncService:

@@ -92,6 +92,18 @@ def deploy(body: Mapping[str, object]) -> Call[ServiceInfo]:
     return Call(method="POST", path="/services", read=ServiceInfo.read, json=_given(body))
 
 
+def move(name: str, action: str, body: Mapping[str, object], *, project: str | None) -> Call[ServiceInfo]:
+    """Promote or abort what is on its way to a service's traffic."""
+    path = _path("services", name, "rollout", action)
+    return Call(method="POST", path=path, read=ServiceInfo.read, params=_given({"project": project}), json=dict(body))
+
+
+def roll_back(name: str, revision: int | None, *, why: str, project: str | None) -> Call[ServiceInfo]:
+    """Back to an earlier revision, or the last that was good."""
+    body, path = _given({"revision": revision, "why": why}), _path("services", name, "rollback")
+    return Call(method="POST", path=path, read=ServiceInfo.read, params=_given({"project": project}), json=body)
+
+
 def service(name: str, *, project: str | None) -> Call[ServiceInfo]:
     """One service."""
     return Call(method="GET", path=_path("services", name), read=ServiceInfo.read, params=_given({"project": project}))

@@ -105,8 +105,8 @@ class ServiceInfo:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it serves what was asked, or failed to."""
-        return self.phase in {"serving", "failed", "deleted"}
+        """Whether it serves what was asked, with all of the traffic or a canary's share, or failed to."""
+        return self.phase in {"serving", "canary", "failed", "deleted"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

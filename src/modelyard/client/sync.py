@@ -152,21 +152,21 @@ class Client:
     def deploy(self, model: str, *, service: str | None = None, wait: bool = True, **options: object) -> "Service":
         """Create or change a service. `model` is NAME, NAME:VERSION or NAME@ALIAS.
 
-        Options are replicas, isolation, limits, batching as in the manifest. With `wait` it returns when the new
-        revision answers, or raises with the reason why it does not.
+        Options are replicas, isolation, limits, batching, rollout, target, why, retry as in the API. With `wait`
+        it returns when the new revision answers, a canary with its first share, or raises with the reason why not.
         """
         info = self.send(calls.deploy(deployment(model, service, project=self.connection.project, **options)))
         return Service(self, self.wait(info) if wait else info)
 
-    def wait(self, info: ServiceInfo, *, timeout_s: float = DEPLOY_TIMEOUT_S) -> ServiceInfo:
-        """Wait until the service serves what was asked."""
+    def wait(self, info: ServiceInfo, *, timeout_s: float = DEPLOY_TIMEOUT_S, goal: bool = True) -> ServiceInfo:
+        """Wait until the service serves what was asked; with `goal` false, until it stands still as it is."""
         end = time.monotonic() + timeout_s
         while not info.is_settled:
             if time.monotonic() > end:
                 raise NotReady(f"{info.name} is still {info.phase} after {timeout_s:g} s: {info.reason}")
             time.sleep(POLL_S)
             info = self.send(calls.service(info.name, project=info.project))
-        return require_serving(info)
+        return require_serving(info) if goal else info
 
     def service(self, name: str) -> "Service":
         """A deployed service."""
@@ -179,6 +179,22 @@ class Client:
     def undeploy(self, name: str) -> None:
         """Take a service away."""
         self.send(calls.remove("services", name, project=self.connection.project))
+
+    def rollout(self, name: str) -> Document:
+        """What is on its way to a service's traffic, how far it is, and what was rejected."""
+        return self.send(calls.read("services", name, "rollout", project=self.connection.project))
+
+    def promote(self, name: str, *, to: str = "end", why: str = "") -> ServiceInfo:
+        """Give a canary all of the traffic, or with `to="next"` its next share."""
+        return self.send(calls.move(name, "promote", {"to": to, "why": why}, project=self.connection.project))
+
+    def abort(self, name: str, *, why: str = "") -> ServiceInfo:
+        """Give up what is on its way; what was live answers everything again."""
+        return self.send(calls.move(name, "abort", {"why": why}, project=self.connection.project))
+
+    def rollback(self, name: str, *, revision: int | None = None, why: str = "") -> ServiceInfo:
+        """Back to an earlier revision, or the last that was good."""
+        return self.send(calls.roll_back(name, revision, why=why, project=self.connection.project))
 
     # Keeping
 
@@ -255,7 +271,7 @@ def deployment(model: str, service: str | None, *, project: str | None, **option
 def require_serving(info: ServiceInfo) -> ServiceInfo:
     """`info` when it serves what was asked, else the reason why it does not."""
     problem = info.document.get("problem")
-    if info.phase == "serving" and not problem:
+    if info.phase in {"serving", "canary"} and not problem:
         return info
     raise RemoteError(
         409, {"title": f"{info.name} is {info.phase}", "detail": problem or info.reason, "code": "not_serving"}

@@ -21,7 +21,11 @@ class Replicas:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
-    """The user's wish. `model` is a library name, `version` a resolved version of it."""
+    """The user's wish. `model` is a library name, `version` a resolved version of it.
+
+    `alias` is the name by which the version was chosen, if it was by one; with `follow`, the platform makes a revision
+    of its own when that alias points at another version.
+    """
 
     name: str
     model: str
@@ -37,6 +41,8 @@ class ServiceSpec:
     resilience: Resilience = field(default_factory=Resilience)
     rollout: Rollout = field(default_factory=Rollout)
     shadow: Shadow | None = None
+    alias: str | None = None
+    follow: bool = False
 
     @property
     def runs(self) -> tuple[object, ...]:

@@ -181,6 +181,24 @@ class EnvironmentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentSettings:
+    """How patient a deployment is, and what it keeps loaded."""
+
+    patience_s: float = setting(
+        120.0, "How long a new revision may take to become ready.", unit="seconds", low=1, high=86_400
+    )
+    grace_s: float = setting(30.0, "How long isolated workers may drain.", unit="seconds", low=0, high=3600)
+    warm_s: float = setting(
+        600.0,
+        "How long a revision that was live stays loaded, so that going back loads nothing.",
+        unit="seconds",
+        low=0,
+        high=7 * 86_400,
+    )
+    warm_revisions: int = setting(1, "How many such revisions a service keeps.", unit="revisions", low=0, high=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What the processes say, one line of JSON an event, on their log."""
 
@@ -200,6 +218,7 @@ class Settings:
     api: ApiSettings = field(default_factory=ApiSettings)
     uploads: UploadSettings = field(default_factory=UploadSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    deployments: DeploymentSettings = field(default_factory=DeploymentSettings)
     log: LogSettings = field(default_factory=LogSettings)
     environments: EnvironmentSettings = field(default_factory=EnvironmentSettings)
 

@@ -30,6 +30,7 @@ from modelyard.control.deployments import (
     EnvironmentPreparer,
     Pace,
     Reconciler,
+    Rollouts,
     services_using,
 )
 from modelyard.control.identity import IssuerBook
@@ -155,11 +156,12 @@ class ControlPlane:
         deployments = Deployments(
             parts.database, publish=publisher, packages=self.places.packages, targets=orchestrators
         )
+        pace: Pace = _struct(Pace, {**asdict(self.settings.deployments), **self.config.pace})
         reconciler = Reconciler(
             deployments,
             board=board,
             orchestrators=orchestrators,
-            pace=_struct(Pace, self.config.pace),
+            pace=pace,
             prepare=EnvironmentPreparer(
                 environments_of(self.places.environments, self.settings.environments), parts.clock
             ),
@@ -167,6 +169,7 @@ class ControlPlane:
         feed = TableFeed(parts.database, publisher)
         for kind, service in ((Board, board), (Deployments, deployments), (UploadCentre, centre), (UploadDesk, desk)):
             parts.put(kind, service)
+        parts.put(Rollouts, Rollouts(deployments, pace=pace))
         parts.put(VersionUsers, VersionUsers(ask=[services_using]))
         parts.put(Addresses, Addresses(self.config.inference_url))
         with parts.database.begin() as tx:

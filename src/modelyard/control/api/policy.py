@@ -104,6 +104,9 @@ POLICY: Final[Mapping[tuple[str, str], Rule]] = {
     ("DELETE", _SERVICE): _DEPLOY,
     ("GET", f"{_SERVICE}/revisions"): _READ,
     ("POST", f"{_SERVICE}/rollback"): _DEPLOY,
+    ("GET", f"{_SERVICE}/rollout"): _READ,
+    ("POST", f"{_SERVICE}/rollout/promote"): _DEPLOY,
+    ("POST", f"{_SERVICE}/rollout/abort"): _DEPLOY,
     ("GET", f"{_V1}/nodes"): _READ,
     ("GET", f"{_V1}/nodes/{{node}}"): _READ,
 }

@@ -7,17 +7,19 @@ again from what it then sees.
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from modelyard.control.deployments import store
-from modelyard.control.deployments.plan import GRACE_S, PATIENCE_S, Observed, Plan, owner_prefix, plan
+from modelyard.control.deployments.plan import plan
 from modelyard.control.deployments.preparation import Prepare, nothing_to_prepare
+from modelyard.control.deployments.routing import package_directory
 from modelyard.control.deployments.service import Deployments
-from modelyard.control.deployments.state import Preparation, Service, package_directory
+from modelyard.control.deployments.state import Preparation, Service
+from modelyard.control.deployments.steps import Observed, Pace, Plan
 from modelyard.control.deployments.store import Stored
-from modelyard.control.history import append
+from modelyard.control.deployments.workers import owner_prefix
 from modelyard.control.identity import system_actor
 from modelyard.control.nodes import Board
 from modelyard.domain.contract import Isolation
@@ -25,18 +27,8 @@ from modelyard.domain.errors import ModelyardError
 from modelyard.ports.orchestrator import Orchestrator, Replica
 
 _LOG: Final = logging.getLogger(__name__)
-SWEEP_S: Final = 2.0
 _AGAIN: Final = 20
 """Passes in a row for one wake-up: a step often makes the next one possible at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How long a candidate may take, workers may drain, and between two sweeps; all in seconds."""
-
-    patience_s: float = PATIENCE_S
-    grace_s: float = GRACE_S
-    sweep_s: float = SWEEP_S
 
 
 class Reconciler:
@@ -78,7 +70,7 @@ class Reconciler:
     def reconcile(self) -> bool:
         """One pass over all services; whether anything changed."""
         with self._database.read() as tx:
-            present = store.find_all(tx)
+            present = store.find_services(tx)
         replicas = {name: self._replicas(name) for name in self._orchestrators}
         changed = [self._reconcile(stored, replicas) for stored in present]
         self._stop_orphans([stored.service for stored in present], replicas)
@@ -110,7 +102,7 @@ class Reconciler:
         if seen is None and any(rev.spec.isolation is Isolation.PROCESS for rev in service.revisions.values()):
             return False  # nothing is known of its workers: leave everything as it is
         observed = replace(self._observe(seen or {}), preparations=self._preparations(service))
-        made = plan(service, observed, now=self._now(), patience_s=self._pace.patience_s)
+        made = plan(service, observed, now=self._now(), pace=self._pace)
         orchestrator = self._orchestrators.get(target)
         if orchestrator is not None:
             made = self._start(orchestrator, made)
@@ -165,22 +157,7 @@ class Reconciler:
             present = store.find_any(tx, service.project, service.name)
             if present is None or present.edition != stored.edition:
                 return False
-            store.end_revisions(tx, service, made.outcomes)
-            store.save(tx, service.project, service.name, made.status, publish=self._deployments.publish)
-            for event in made.events:
-                append(
-                    tx,
-                    actor=actor,
-                    action=event.action,
-                    subject=f"service/{service.name}",
-                    project=service.project,
-                    payload={
-                        "service": service.name,
-                        "project": service.project,
-                        "revision": event.revision,
-                        **event.payload,
-                    },
-                )
+            store.carry_out(tx, service, made, actor=actor, publish=self._deployments.publish)
         return True
 
     def _stop_orphans(self, services: Sequence[Service], replicas: Mapping[str, dict[str, Replica] | None]) -> None:

@@ -7,14 +7,17 @@ from fastapi.responses import JSONResponse
 
 from modelyard.control.catalog import find_model, find_version
 from modelyard.control.deployments import store
-from modelyard.control.deployments.schemas import NAME, NewService, RollbackBody, ServiceBody
-from modelyard.control.deployments.service import Deployments, Wish
+from modelyard.control.deployments.rollouts import Decision, Rollouts
+from modelyard.control.deployments.schemas import NAME, MoveBody, NewService, PromoteBody, RollbackBody, ServiceBody
+from modelyard.control.deployments.service import Deployments
 from modelyard.control.deployments.store import Stored
-from modelyard.control.deployments.view import Addresses, revision_document, service_document
-from modelyard.control.identity import caller, reach_of
+from modelyard.control.deployments.view import Addresses, revision_document, rollout_document, service_document
+from modelyard.control.deployments.wishes import Wish
+from modelyard.control.identity import Principal, caller, reach_of, require
 from modelyard.control.nodes import Board
 from modelyard.control.records import DEFAULT_LIMIT, MAX_LIMIT, cut, keep, parts_of, read_cursor, recall
 from modelyard.control.records import Answer as Remembered
+from modelyard.domain.access import Verb
 from modelyard.domain.errors.platform import NotFound
 from modelyard.foundation.documents import to_json, to_plain
 
@@ -29,7 +32,7 @@ def list_services(request: Request, *, project: Project = None) -> dict[str, Any
     """All services that the caller may see."""
     deployments = parts_of(request).get(Deployments)
     with deployments.database.read() as tx:
-        found = store.find_all(tx, reach=reach_of(caller(request)), project=project)
+        found = store.find_services(tx, reach=reach_of(caller(request)), project=project)
     return {"items": [_document(request, stored) for stored in found], "next_cursor": None}
 
 
@@ -112,6 +115,56 @@ def roll_back(
     deployments = parts_of(request).get(Deployments)
     stored = deployments.roll_back(who, place, service, to=body.revision, why=body.why)
     return _accepted(_document(request, stored), stored.etag)
+
+
+@router.get("/services/{service}/rollout", summary="What is on its way, and how far")
+def show_rollout(request: Request, service: ServiceName, *, project: Project = None) -> dict[str, Any]:
+    """What is on its way to the traffic, how far it is, what moves it, and which digests are rejected."""
+    who = caller(request)
+    return rollout_document(parts_of(request).get(Deployments).find(who, project or who.project, service))
+
+
+@router.post("/services/{service}/rollout/promote", summary="Give a canary more traffic, or all", status_code=202)
+def promote(
+    request: Request,
+    service: ServiceName,
+    body: Annotated[PromoteBody, Body(default_factory=PromoteBody)],
+    *,
+    project: Project = None,
+) -> Response:
+    """Give a canary all of the traffic, or its next share."""
+    who, place = _mover(request, service, project)
+    rollouts = parts_of(request).get(Rollouts)
+    decision = _decision(who, body, "promoted by")
+    move = rollouts.promote if body.to == "end" else rollouts.advance
+    stored = move(place, service, decision)
+    return _accepted(_document(request, stored), stored.etag)
+
+
+@router.post("/services/{service}/rollout/abort", summary="Give up what is on its way", status_code=202)
+def abort(
+    request: Request,
+    service: ServiceName,
+    body: Annotated[MoveBody, Body(default_factory=MoveBody)],
+    *,
+    project: Project = None,
+) -> Response:
+    """Give all of the traffic back to what was live; the candidate's digest is rejected until a person lifts that."""
+    who, place = _mover(request, service, project)
+    stored = parts_of(request).get(Rollouts).abort(place, service, _decision(who, body, "aborted by"))
+    return _accepted(_document(request, stored), stored.etag)
+
+
+def _mover(request: Request, service: str, project: str | None) -> tuple[Principal, str]:
+    who = caller(request)
+    place = project or who.project
+    require(who, Verb.DEPLOY, project=place, name=service)
+    return who, place
+
+
+def _decision(who: Principal, body: MoveBody, what: str) -> Decision:
+    reason = f"{what} {who.name}" + (f": {body.why}" if body.why else "")
+    return Decision(actor=who.actor, reason=reason, revision=body.revision)
 
 
 def _apply(request: Request, wish: Wish, *, idempotency_key: str | None, if_match: str | None) -> Response:

@@ -1,17 +1,19 @@
 """Bodies of the service routes."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelyard.control.deployments.service import MOST_REPLICAS, Wish
+from modelyard.control.deployments.wishes import MOST_REPLICAS, ShadowWish, Wish
 from modelyard.domain.contract import Isolation
 from modelyard.domain.names import NAME_PATTERN
+from modelyard.domain.rollout import CanaryMatch, Guard, Rollout, Strategy, Watched
 from modelyard.domain.routing import Batching, Limits, Resilience
 from modelyard.domain.service import Replicas
 
 NAME: Final = f"^{NAME_PATTERN}$"
 Name = Annotated[str, Field(pattern=NAME, max_length=63)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", max_length=64)]
 
 
 class ReplicasBody(BaseModel):
@@ -58,25 +60,89 @@ class ResilienceBody(BaseModel):
     slow_factor: float = Field(default=3.0, ge=1.5, le=1000, description="How many times slower is slow.")
 
 
-class ServiceBody(BaseModel):
-    """What a service is to be."""
+class MatchBody(BaseModel):
+    """Requests that go to the canary whatever its share: all headers have these values, and the key is one of these."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Name = Field(description="A model of the library.")
+    headers: dict[HeaderName, Annotated[str, Field(max_length=256)]] = Field(default={}, max_length=8)
+    keys: list[Annotated[str, Field(max_length=64)]] = Field(default=[], max_length=64, description="Ids of keys.")
+
+
+class RolloutBody(BaseModel):
+    """The way to a new revision."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    strategy: Strategy = Field(default=Strategy.ROLLING, description="All at once when it is ready, or by shares.")
+    steps: list[Annotated[int, Field(ge=0, le=99)]] = Field(
+        default=[], max_length=32, description="A canary's shares in percent, rising; without them 10 and 50."
+    )
+    step_s: float | None = Field(
+        default=None, ge=1, le=30 * 86_400, description="Seconds at each share, with `guard: off`."
+    )
+    guard: Guard = Field(default=Guard.WATCH, description="Who moves a canary: auto, watch (shows), off.")
+    watch: list[Watched] = Field(default=list(Watched), min_length=1, max_length=3)
+    sticky: HeaderName | None = Field(default=None, description="The header whose value decides on the side.")
+    matches: list[MatchBody] = Field(default=[], max_length=16)
+    max_surge: int = Field(default=1, ge=0, le=MOST_REPLICAS, description="Workers above the wanted number.")
+    max_unavailable: int = Field(default=0, ge=0, le=MOST_REPLICAS, description="Ready workers below it.")
+
+    def value(self) -> Rollout:
+        """The same in the terms of the domain."""
+        return Rollout(
+            strategy=self.strategy,
+            steps=tuple(self.steps),
+            step_s=self.step_s,
+            guard=self.guard,
+            watch=tuple(dict.fromkeys(self.watch)),
+            sticky=None if self.sticky is None else self.sticky.lower(),
+            matches=tuple(
+                CanaryMatch(headers={k.lower(): v for k, v in each.headers.items()}, keys=tuple(each.keys))
+                for each in self.matches
+            ),
+            max_surge=self.max_surge,
+            max_unavailable=self.max_unavailable,
+        )
+
+
+class ShadowBody(BaseModel):
+    """A version that is sent copies of requests; nobody waits for its answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name | None = Field(default=None, description="Without it, the service's model.")
+    version: Name | None = Field(default=None, description="Without it and `alias`, the champion or newest.")
+    alias: Name | None = None
+    percent: int = Field(default=100, ge=0, le=100, description="Share of the requests; 0 ends the shadow.")
+
+    def value(self) -> ShadowWish:
+        """The same in the terms of the service."""
+        return ShadowWish(model=self.model, version=self.version, alias=self.alias, percent=self.percent)
+
+
+class ServiceBody(BaseModel):
+    """What a service is to be. What is left out stays as it is, or has its default in a new service."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name | None = Field(default=None, description="A model of the library; a new service needs one.")
     version: Name | None = Field(
         default=None, description="Its version; without it and `alias`, the champion or newest."
     )
     alias: Name | None = Field(default=None, description="Its alias; resolved now and recorded.")
-    target: Name = Field(default="local", description="The orchestrator.")
-    owner: str = Field(default="", max_length=63)
+    follow: bool = Field(default=False, description="Make a new revision whenever the alias points elsewhere.")
+    target: Name | None = Field(default=None, description="The place where it runs; `local` in a new service.")
+    owner: str | None = Field(default=None, max_length=63)
     replicas: ReplicasBody | Annotated[int, Field(ge=1, le=MOST_REPLICAS)] | None = None
     isolation: Isolation | None = Field(default=None, description="shared or process; default: the least it needs.")
-    limits: LimitsBody = LimitsBody()
-    batching: BatchingBody = BatchingBody()
-    resilience: ResilienceBody = ResilienceBody()
+    limits: LimitsBody | None = None
+    batching: BatchingBody | None = None
+    resilience: ResilienceBody | None = None
+    rollout: RolloutBody | None = Field(default=None, description="The way to this version; default: at once.")
+    shadow: ShadowBody | None = None
     why: str = Field(default="", max_length=500, description="Why, for history.")
-    retry: bool = Field(default=False, description="Try a version again that did not become ready before.")
+    retry: bool = Field(default=False, description="Try a version again that was given up or rolled back before.")
 
     def wish(self, name: str, project: str) -> Wish:
         """The same in the terms of the service."""
@@ -87,17 +153,16 @@ class ServiceBody(BaseModel):
             model=self.model,
             version=self.version,
             alias=self.alias,
+            follow=self.follow,
             target=self.target,
             owner=self.owner,
             replicas=_replicas(self.replicas),
             isolation=self.isolation,
-            limits=Limits(
-                requests_per_s=limits.requests_per_s,
-                deadline_ms=limits.deadline_ms,
-                max_in_flight=limits.max_in_flight,
-            ),
-            batching=Batching(max_size=batching.max_size, max_wait_ms=batching.max_wait_ms),
-            resilience=Resilience(**self.resilience.model_dump()),
+            limits=None if limits is None else Limits(**limits.model_dump()),
+            batching=None if batching is None else Batching(**batching.model_dump()),
+            resilience=None if self.resilience is None else Resilience(**self.resilience.model_dump()),
+            rollout=None if self.rollout is None else self.rollout.value(),
+            shadow=None if self.shadow is None else self.shadow.value(),
             why=self.why,
             retry=self.retry,
         )
@@ -117,6 +182,21 @@ class RollbackBody(BaseModel):
 
     revision: int | None = Field(default=None, ge=1, le=1 << 31, description="Without it, the last that was good.")
     why: str = Field(default="", max_length=400)
+
+
+class MoveBody(BaseModel):
+    """Why a rollout is moved, and what it was decided for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    why: str = Field(default="", max_length=400)
+    revision: int | None = Field(default=None, ge=1, le=1 << 31, description="Refuse when another one is on its way.")
+
+
+class PromoteBody(MoveBody):
+    """How far."""
+
+    to: Literal["end", "next"] = Field(default="end", description="All of the traffic, or the next share.")
 
 
 def _replicas(body: ReplicasBody | int | None) -> Replicas | None:

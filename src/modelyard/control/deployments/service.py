@@ -5,48 +5,26 @@ is asking once: a wish that equals the present one changes nothing.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from modelyard.control.catalog import resolve
 from modelyard.control.deployments import store
 from modelyard.control.deployments.plan import choose_candidate
-from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Status
+from modelyard.control.deployments.rollout import abort
+from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Service, Status
 from modelyard.control.deployments.store import Publish, Stored
+from modelyard.control.deployments.switch import reject
+from modelyard.control.deployments.wishes import Wish, spec_of
 from modelyard.control.history import append
-from modelyard.control.identity import Principal, find_project, require
+from modelyard.control.identity import Actor, Principal, find_project, require
 from modelyard.control.records import Database, Transaction
 from modelyard.domain.access import Verb
-from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import quote
-from modelyard.domain.errors.platform import Conflict, InvalidRequest, NotSupported, PreconditionFailed
-from modelyard.domain.names import DEFAULT_PROJECT, require_name
-from modelyard.domain.routing import Batching, Limits, Resilience
-from modelyard.domain.service import MOVES, Phase, Replicas, ServiceSpec, Trigger
+from modelyard.domain.errors.platform import Conflict, PreconditionFailed
+from modelyard.domain.names import require_name
+from modelyard.domain.service import MOVES, Phase, ServiceSpec, Trigger
 from modelyard.foundation.documents import to_plain
-
-MOST_REPLICAS: Final = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What a person asks for. Without `version` and `alias`: the champion, else the newest approved version."""
-
-    name: str
-    model: str
-    project: str
-    version: str | None = None
-    alias: str | None = None
-    target: str = "local"
-    owner: str = ""
-    replicas: Replicas | None = None
-    isolation: Isolation | None = None
-    limits: Limits = field(default_factory=Limits)
-    batching: Batching = field(default_factory=Batching)
-    resilience: Resilience = field(default_factory=Resilience)
-    why: str = ""
-    retry: bool = False
 
 
 class Deployments:
@@ -56,7 +34,7 @@ class Deployments:
         self.database = database
         self.publish = publish
         self.packages = packages
-        self._targets = tuple(targets)
+        self.targets = tuple(targets)
 
     def apply(self, who: Principal, wish: Wish, *, if_match: str | None = None) -> tuple[Stored, str]:
         """Create the service or change it; gives it and how its version was chosen.
@@ -71,25 +49,38 @@ class Deployments:
         require(who, Verb.DEPLOY, project=wish.project, name=wish.name)
         with self.database.begin() as tx:
             find_project(tx, wish.project)
-            spec, how = self._spec(tx, wish)
             present = store.find_any(tx, wish.project, wish.name)
             _require_match(present, if_match)
             if present is None or present.service.status.phase is Phase.DELETED:
-                self._create(tx, who, spec, why=wish.why or how)
+                spec, how = spec_of(tx, wish, present=None, targets=self.targets)
+                self.create(tx, who.actor, spec, why=wish.why or how)
             else:
-                self._change(tx, who, present, spec, wish, why=wish.why or how)
+                kept = _standing(present.service)
+                spec, how = spec_of(tx, wish, present=kept, targets=self.targets)
+                self._change(tx, who.actor, present, spec, retry=wish.retry, why=wish.why or how)
             return store.find(tx, wish.project, wish.name), how
 
     def roll_back(self, who: Principal, project: str, name: str, *, to: int | None, why: str) -> Stored:
-        """A new revision with the spec of an earlier one; without `to`, of the last that was live before."""
+        """Back to an earlier revision: a new one with its spec. Without `to`, to the last that was good before.
+
+        While another revision is only on its way, that is given up instead. What is left behind is rejected: no
+        manifest brings it back by itself.
+        """
         require(who, Verb.DEPLOY, project=project, name=name)
         with self.database.begin() as tx:
             stored = store.find(tx, project, name)
+            service, status = stored.service, stored.service.status
+            reason = f"rolled back by {who.name}" + (f": {why}" if why else "")
+            if to is None and status.candidate is not None and status.live is not None and not status.returning:
+                made = abort(service, status.candidate, reason)
+                store.carry_out(tx, service, made, actor=who.actor, publish=self.publish)
+                return store.find(tx, project, name)
             revision = self._earlier(tx, stored, to)
             old = revision.spec
             resolve(tx, project, old.model, version=old.version)  # still approved, or the reason why it is not
             text = f"back to revision {revision.number}" + (f": {why}" if why else "")
-            self._revise(tx, who, stored, old, why=text, action="service.rolled_back")
+            left = status.goal if status.goal != revision.number else None
+            self.revise(tx, who.actor, stored, old, why=text, action="service.rolled_back", left=left, reason=reason)
             return store.find(tx, project, name)
 
     def delete(self, who: Principal, project: str, name: str, *, if_match: str | None = None) -> None:
@@ -125,113 +116,109 @@ class Deployments:
             require(who, Verb.READ, project=project, name=name, what=f"service {quote(name)}")
             return store.find(tx, project, name)
 
-    def _spec(self, tx: Transaction, wish: Wish) -> tuple[ServiceSpec, str]:
-        if wish.target not in self._targets:
-            raise NotSupported(
-                f"there is no target {quote(wish.target)} here", hint=f"targets: {', '.join(self._targets)}"
-            )
-        resolved = resolve(tx, wish.project, wish.model, version=wish.version, alias=wish.alias)
-        version = resolved.version
-        if not version.has_package:
-            raise NotSupported(
-                f"{version.model}:{version.version} has no form that can be served here",
-                hint=f"modelyard show {version.model}:{version.version} tells why",
-            )
-        isolation = _isolation(wish, version.isolation)
-        spec = ServiceSpec(
-            name=wish.name,
-            model=wish.model,
-            version=version.version,
-            digest=version.digest,
-            project=wish.project,
-            owner=wish.owner,
-            target=wish.target,
-            replicas=_replicas(wish, isolation),
-            isolation=isolation,
-            limits=wish.limits,
-            batching=wish.batching,
-            resilience=wish.resilience,
-        )
-        return spec, resolved.how
-
-    def _create(self, tx: Transaction, who: Principal, spec: ServiceSpec, *, why: str) -> None:
-        revision = store.add_revision(tx, spec, actor=who.name, why=why)
-        status = Status(goal=revision.number, reason="it is being made ready")
+    def create(self, tx: Transaction, actor: Actor, spec: ServiceSpec, *, why: str) -> None:
+        """A service with its first revision."""
+        revision = store.add_revision(tx, spec, actor=actor.name, why=why)
+        status = Status(goal=revision.number, reason="it is being made ready", asked=spec)
         store.create(tx, spec.project, spec.name, status, publish=self.publish)
-        _record(tx, who, spec, revision, action="service.created")
+        _record(tx, actor, spec, revision, action="service.created")
 
     def _change(
-        self, tx: Transaction, who: Principal, present: Stored, spec: ServiceSpec, wish: Wish, *, why: str
+        self, tx: Transaction, actor: Actor, present: Stored, spec: ServiceSpec, *, retry: bool, why: str
     ) -> None:
         status = present.service.status
-        if status.phase is Phase.DELETING:
-            raise Conflict(f"{quote(spec.name)} is being taken away", hint="ask again in a moment, or use another name")
-        if present.service.spec(status.goal) == spec and not (wish.retry and status.goal in status.failed):
+        require_standing(present.service)
+        again = retry and status.goal in status.failed
+        if present.service.spec(status.goal) == spec and not again:
             return
-        if spec.digest in status.rejected and not wish.retry:
-            raise Conflict(
-                f"{spec.model}:{spec.version} did not become ready as {spec.name} before: {status.reason}",
-                hint="deploy another version, or send retry: true when the cause is gone",
-            )
-        self._revise(tx, who, present, spec, why=why, action="service.changed")
+        require_not_rejected(present.service, spec, retry=retry)
+        self.revise(tx, actor, present, spec, why=why, action="service.changed")
 
-    def _revise(
-        self, tx: Transaction, who: Principal, present: Stored, spec: ServiceSpec, *, why: str, action: str
-    ) -> None:
+    def revise(  # noqa: PLR0913  (a change, by whom, why, and what it leaves behind)
+        self,
+        tx: Transaction,
+        actor: Actor,
+        present: Stored,
+        spec: ServiceSpec,
+        *,
+        why: str,
+        action: str,
+        left: int | None = None,
+        reason: str = "",
+    ) -> Revision:
+        """The next revision of a service, in the caller's unit of work.
+
+        With `left`, it is a way back: that revision is rejected for `reason`, and traffic moves at once.
+        """
         service = present.service
-        if service.status.phase is Phase.DELETING:
-            raise Conflict(f"{quote(spec.name)} is being taken away", hint="ask again in a moment")
-        revision = store.add_revision(tx, spec, actor=who.name, why=why)
-        rejected = tuple(digest for digest in service.status.rejected if digest != spec.digest)
+        require_standing(service)
+        revision = store.add_revision(tx, spec, actor=actor.name, why=why)
+        status = service.status
+        if left is not None and service.spec(left).digest != spec.digest:
+            status = _leave(service, left, reason)
+        rejected = tuple(digest for digest in status.rejected if digest != spec.digest)
         wanted = replace(
             service,
-            status=replace(service.status, goal=revision.number, rejected=rejected),
+            status=replace(
+                status,
+                goal=revision.number,
+                rejected=rejected,
+                rejections={digest: text for digest, text in status.rejections.items() if digest in rejected},
+                at_once=revision.number if action == "service.rolled_back" else None,
+                asked=status.asked if action == "service.rolled_back" else spec,
+            ),
             revisions={**service.revisions, revision.number: revision},
         )
         chosen, superseded = choose_candidate(wanted, now=tx.now.timestamp())
         store.end_revisions(tx, chosen, superseded)
         store.save(tx, spec.project, spec.name, chosen.status, publish=self.publish)
-        _record(tx, who, spec, revision, action=action)
+        _record(tx, actor, spec, revision, action=action)
+        return revision
 
     @staticmethod
     def _earlier(tx: Transaction, stored: Stored, to: int | None) -> Revision:
         project, name, status = stored.service.project, stored.service.name, stored.service.status
         if to is not None:
             return store.find_revision(tx, project, name, to)
-        present = status.live if status.goal == status.live else None
+        present = stored.service.spec(status.live if status.live is not None else status.goal)
         for revision in store.list_revisions(tx, project, name, before=None, limit=500):
             good = revision.live_at is not None and revision.state is not RevisionState.FAILED
-            if good and revision.number != present:
+            other = status.goal in status.failed or revision.spec != present
+            if good and other and revision.spec.digest not in status.rejected:
                 return revision
         raise Conflict(f"{quote(name)} has no earlier revision that was good", hint=f"modelyard revisions {name}")
 
 
-def _isolation(wish: Wish, least: Isolation) -> Isolation:
-    """Where it may run: what the model needs, and no process is shared by two projects."""
-    needs = ""
-    if least is Isolation.PROCESS:
-        needs = "this model runs only in a process of its own"
-    elif wish.project != DEFAULT_PROJECT:
-        needs = f"models of the project {quote(wish.project)} share no process with those of others"
-    if not needs:
-        return wish.isolation or Isolation.SHARED
-    if wish.isolation is Isolation.SHARED:
-        raise InvalidRequest(needs, hint="leave isolation out, or ask for process")
-    return Isolation.PROCESS
+def _standing(service: Service) -> ServiceSpec:
+    """What stays where a wish says nothing: the wish before, unless that was given up and another revision answers."""
+    status = service.status
+    given_up = status.goal in status.failed and status.live is not None
+    return service.spec(status.live if given_up and status.live is not None else status.goal)
 
 
-def _replicas(wish: Wish, isolation: Isolation) -> Replicas:
-    replicas = wish.replicas or Replicas()
-    if not 1 <= replicas.min <= replicas.max <= MOST_REPLICAS:
-        raise InvalidRequest(
-            f"{replicas.min} to {replicas.max} replicas are not possible", hint=f"1 to {MOST_REPLICAS}, min first"
+def require_standing(service: Service) -> None:
+    """Refuse to change a service that is being taken away."""
+    if service.status.phase is Phase.DELETING:
+        raise Conflict(f"{quote(service.name)} is being taken away", hint="ask again in a moment, or use another name")
+
+
+def require_not_rejected(service: Service, spec: ServiceSpec, *, retry: bool) -> None:
+    """Refuse a digest that was given up or rolled back for this service, unless it is to be tried again."""
+    status = service.status
+    if spec.digest in status.rejected and not retry:
+        why = status.rejections.get(spec.digest, status.reason)
+        raise Conflict(
+            f"{spec.model}:{spec.version} is rejected for {spec.name}: {why}",
+            hint="deploy another version, or send retry: true (--retry) when the cause is gone",
         )
-    if isolation is Isolation.SHARED and replicas.max > 1:
-        raise InvalidRequest(
-            "a shared service runs in every model server; replicas count isolated workers",
-            hint="add --isolation process, or leave replicas out",
-        )
-    return replicas
+
+
+def _leave(service: Service, revision: int, reason: str) -> Status:
+    """The status after somebody turned away from `revision`: its digest is rejected, it itself has not failed."""
+    status = service.status
+    without_live = replace(service, status=replace(status, live=None))
+    rejected = reject(without_live.status, without_live, revision, reason)
+    return replace(status, rejected=rejected.rejected, rejections=rejected.rejections)
 
 
 def _require_match(present: Stored | None, if_match: str | None) -> None:
@@ -241,10 +228,10 @@ def _require_match(present: Stored | None, if_match: str | None) -> None:
         raise PreconditionFailed("the service changed since it was read", hint="read it again, then decide")
 
 
-def _record(tx: Transaction, who: Principal, spec: ServiceSpec, revision: Revision, *, action: str) -> None:
+def _record(tx: Transaction, actor: Actor, spec: ServiceSpec, revision: Revision, *, action: str) -> None:
     append(
         tx,
-        actor=who.actor,
+        actor=actor,
         action=action,
         subject=f"service/{spec.name}",
         project=spec.project,

@@ -1,13 +1,10 @@
-"""Where a service stands: the values that are stored, and the routes that follow from them. No I/O."""
+"""Where a service stands: the values that are stored. No I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from modelyard.domain.contract import Isolation
-from modelyard.domain.digests import PREFIX
-from modelyard.domain.routing import Backend, ServiceRoute
 from modelyard.domain.service import Phase, ServiceSpec
 
 NEXT_TABLE: Final = 0
@@ -55,14 +52,51 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutProgress:
+    """How far traffic has moved to `revision`.
+
+    A canary stands at `step` of its spec's shares with `weight` percent since `since` (Unix seconds, from when all
+    servers had taken that over). Where workers are exchanged one by one, `step` is how many of the new ones answer, and
+    `weight` their part of all. `paused` rollouts are moved by people only; `reason` says why it stands where it does.
+    """
+
+    revision: int
+    step: int
+    weight: int
+    since: float
+    paused: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warm:
+    """A revision without traffic that is still loaded, until `until` (Unix seconds): going back to it loads nothing."""
+
+    revision: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """What the platform does about a service; ours, never the user's.
 
     `goal` is the revision that is wanted, `live` the one with the traffic, `candidate` the one being made ready beside
-    it since `since`. `awaiting` is the table whose acknowledgement by all servers ends the present step; `taking_over`
-    is the revision that is live from then on. `draining` revisions have no traffic any more and wait for the same.
+    it since `since`, and `rollout` how much of the traffic that has already. `at_once` is a revision that takes it all
+    as soon as it is ready, whatever its rollout says: somebody went back to it. `returning` says why a candidate that
+    has replaced some workers is being undone.
+
+    `awaiting` is the table whose acknowledgement by all servers ends the present step; `taking_over` is the revision
+    that is live from then on, `replaced` the one that was before. `draining` revisions have no traffic any more and
+    wait for the same; `warm` ones are kept loaded for a while after they were live.
+
     `workers` are the addresses of isolated workers by revision; a revision that needs some is not routed before they
-    are known. `failed` revisions are not tried again, `rejected` digests are those that did not become ready.
+    are known. `homes` names the revision whose workers another one uses, for going back and for changes that leave the
+    workers as they are; `counts` is how many workers a home is to have on the way or while it is kept warm, `wanted`
+    how many the service is to have within the bounds of its spec (None: the least).
+
+    `failed` revisions are not tried again, `rejected` digests are those that were given up or rolled back, with the
+    reasons in `rejections`. `asked` is what a person asked for last: a rollback changes the goal and not this, so that
+    the same manifest applied again changes nothing.
     """
 
     phase: Phase = Phase.PENDING
@@ -71,16 +105,36 @@ class Status:
     live: int | None = None
     candidate: int | None = None
     since: float = 0.0
+    rollout: RolloutProgress | None = None
+    at_once: int | None = None
+    returning: str = ""
     awaiting: int | None = None
     taking_over: int | None = None
+    replaced: int | None = None
     draining: tuple[int, ...] = ()
+    warm: tuple[Warm, ...] = ()
     failed: tuple[int, ...] = ()
     rejected: tuple[str, ...] = ()
+    rejections: Mapping[str, str] = field(default_factory=dict)
+    asked: ServiceSpec | None = None
     workers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    homes: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    wanted: int | None = None
 
     def workers_of(self, revision: int) -> tuple[str, ...]:
         """Addresses of the workers of `revision`, empty when it has none."""
         return self.workers.get(str(revision), ())
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Revisions that are loaded or being loaded: live, candidate, warm, draining."""
+        warm = [each.revision for each in self.warm]
+        return tuple(n for n in dict.fromkeys((self.live, self.candidate, *warm, *self.draining)) if n is not None)
+
+    def home(self, revision: int) -> int:
+        """The revision after which the workers that `revision` uses are named."""
+        return self.homes.get(str(revision), revision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,56 +149,3 @@ class Service:
     def spec(self, revision: int) -> ServiceSpec:
         """The spec of a revision that the status names."""
         return self.revisions[revision].spec
-
-
-def package_directory(packages: str, digest: str) -> str:
-    """Where the servable package of a bundle digest (`sha256:<hex>`) lies below the directory `packages`."""
-    return f"{packages}/{digest.removeprefix(PREFIX)}"
-
-
-def route_of(service: Service, *, packages: str) -> ServiceRoute | None:
-    """What the routing table says of `service`; None when it is not to be routed.
-
-    `packages` is the directory of all packages. The live revision has all the traffic; the candidate has weight 0, so
-    that servers load and check it.
-    """
-    status = service.status
-    if status.phase in (Phase.DELETING, Phase.DELETED):
-        return None
-    weights = [(status.live, 100), (status.candidate, 0)]
-    backends = tuple(
-        _backend(service, revision, weight, packages)
-        for revision, weight in weights
-        if revision is not None and _routable(service, revision)
-    )
-    if not backends:
-        return None
-    spec = service.spec(status.live if status.live is not None else backends[0].revision)
-    return ServiceRoute(
-        name=service.name,
-        project=service.project,
-        revision=status.goal,
-        backends=backends,
-        isolation=spec.isolation,
-        limits=spec.limits,
-        batching=spec.batching,
-        resilience=spec.resilience,
-    )
-
-
-def _routable(service: Service, revision: int) -> bool:
-    return service.spec(revision).isolation is Isolation.SHARED or bool(service.status.workers_of(revision))
-
-
-def _backend(service: Service, revision: int, weight: int, packages: str) -> Backend:
-    spec = service.spec(revision)
-    return Backend(
-        model=spec.model,
-        version=spec.version,
-        digest=spec.digest,
-        package=package_directory(packages, spec.digest),
-        revision=revision,
-        weight=weight,
-        workers=service.status.workers_of(revision),
-        isolation=spec.isolation,
-    )

@@ -8,9 +8,12 @@ from typing import Final, Protocol
 from sqlalchemy import RowMapping, func, insert, select, update
 
 from modelyard.control.catalog import VersionRecord
-from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Service, Status, route_of
+from modelyard.control.deployments.routing import route_of
+from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Service, Status
+from modelyard.control.deployments.steps import Plan
 from modelyard.control.deployments.tables import revisions, services
-from modelyard.control.identity import Reach, missing, visible
+from modelyard.control.history import append
+from modelyard.control.identity import Actor, Reach, missing, visible
 from modelyard.control.records import Transaction
 from modelyard.domain.errors.base import quote
 from modelyard.domain.routing import ServiceRoute
@@ -56,7 +59,7 @@ def find_any(tx: Transaction, project: str, name: str) -> Stored | None:
     return None if row is None else _stored(tx, row)
 
 
-def find_all(tx: Transaction, *, reach: Reach | None = None, project: str | None = None) -> list[Stored]:
+def find_services(tx: Transaction, *, reach: Reach | None = None, project: str | None = None) -> list[Stored]:
     """All services that are not deleted, by project and name; those that `reach` covers, if it is given."""
     query = select(services).where(services.c.phase != Phase.DELETED).order_by(services.c.project, services.c.name)
     if reach is not None:
@@ -161,10 +164,31 @@ def save(tx: Transaction, project: str, name: str, status: Status, *, publish: P
     return status
 
 
+def carry_out(tx: Transaction, service: Service, made: Plan, *, actor: Actor, publish: Publish) -> Status:
+    """Write a plan's status, how revisions ended, and its history, with the routing table that follows."""
+    end_revisions(tx, service, made.outcomes)
+    status = save(tx, service.project, service.name, made.status, publish=publish)
+    for event in made.events:
+        append(
+            tx,
+            actor=actor,
+            action=event.action,
+            subject=f"service/{service.name}",
+            project=service.project,
+            payload={
+                "service": service.name,
+                "project": service.project,
+                "revision": event.revision,
+                **event.payload,
+            },
+        )
+    return status
+
+
 def services_using(tx: Transaction, version: VersionRecord) -> list[str]:
     """Services that a version is needed by: live, being made ready, or wanted. For whoever wants to delete it."""
     users: list[str] = []
-    for stored in find_all(tx, project=version.project):
+    for stored in find_services(tx, project=version.project):
         status = stored.service.status
         needed = {number for number in (status.goal, status.live, status.candidate) if number is not None}
         specs = [stored.service.spec(number) for number in needed]
@@ -175,7 +199,7 @@ def services_using(tx: Transaction, version: VersionRecord) -> list[str]:
 
 def service_routes(tx: Transaction, *, packages: str) -> tuple[ServiceRoute, ...]:
     """What the routing table says of all services."""
-    found = (route_of(stored.service, packages=packages) for stored in find_all(tx))
+    found = (route_of(stored.service, packages=packages) for stored in find_services(tx))
     return tuple(route for route in found if route is not None)
 
 
@@ -194,7 +218,7 @@ def _write(tx: Transaction, project: str, name: str, status: Status) -> None:
 
 def _stored(tx: Transaction, row: RowMapping) -> Stored:
     status = from_plain(row["status"], Status)
-    named = {status.goal, status.live, status.candidate, status.taking_over, *status.draining} - {None}
+    named = {status.goal, status.taking_over, status.replaced, *status.kept} - {None}
     query = select(revisions).where(
         revisions.c.project == row["project"],
         revisions.c.service == row["name"],

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.control.deployments.plan import status_of
+from modelyard.control.deployments.readiness import status_of
 from modelyard.control.deployments.state import Revision, Service
 from modelyard.control.deployments.store import Stored, moment
 from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.domain.rollout import Strategy
 from modelyard.domain.routing import ServerReport
 from modelyard.foundation.documents import to_plain
 
@@ -39,13 +40,10 @@ def service_document(stored: Stored, *, servers: Sequence[ServerReport], inferen
         "version": spec.version,
         "digest": spec.digest,
         "spec": to_plain(service.spec(status.goal)),
+        "rollout": _rollout(service),
+        "warm": [{"revision": each.revision, "until": moment(each.until)} for each in status.warm],
         "conditions": _conditions(service, servers),
-        "servers": [
-            row
-            for number in dict.fromkeys((status.live, status.candidate))
-            if number is not None
-            for row in _servers(service, number, servers)
-        ],
+        "servers": [row for number in status.kept for row in _servers(service, number, servers)],
         "workers": [address.rsplit("/", 1)[-1] for address in status.workers_of(shown)],
         "url": url_of(service, inference_url),
         "created_at": stored.created_at.isoformat(),
@@ -67,6 +65,50 @@ def revision_document(revision: Revision) -> dict[str, Any]:
         "live_at": None if revision.live_at is None else moment(revision.live_at),
         "reason": revision.reason or revision.why,
         "spec": to_plain(revision.spec),
+    }
+
+
+def rollout_document(stored: Stored) -> dict[str, Any]:
+    """What is on its way to the traffic and how far, and what was rejected, with the reasons."""
+    service, status = stored.service, stored.service.status
+    return {
+        "name": service.name,
+        "project": service.project,
+        "phase": status.phase.value,
+        "reason": status.reason,
+        "live": None if status.live is None else _version(service, status.live),
+        "candidate": None if status.candidate is None else _version(service, status.candidate),
+        "rollout": _rollout(service),
+        "warm": [{**_version(service, each.revision), "until": moment(each.until)} for each in status.warm],
+        "rejected": [
+            {"digest": digest, "reason": status.rejections.get(digest, "it did not become ready")}
+            for digest in status.rejected
+        ],
+    }
+
+
+def _version(service: Service, revision: int) -> dict[str, Any]:
+    spec = service.spec(revision)
+    return {"revision": revision, "model": spec.model, "version": spec.version, "digest": spec.digest}
+
+
+def _rollout(service: Service) -> dict[str, Any] | None:
+    """How far traffic has moved; None when nothing is on its way."""
+    status = service.status
+    if status.candidate is None:
+        return None
+    way, progress = service.spec(status.candidate).rollout, status.rollout
+    return {
+        "revision": status.candidate,
+        "strategy": way.strategy.value,
+        "steps": list(way.shares) if way.strategy is Strategy.CANARY else [],
+        "guard": way.guard.value if way.strategy is Strategy.CANARY else None,
+        "step": None if progress is None else progress.step,
+        "weight": 0 if progress is None else progress.weight,
+        "since": moment(status.since if progress is None else progress.since),
+        "paused": progress is not None and progress.paused,
+        "returning": bool(status.returning),
+        "reason": status.reason if progress is None or not progress.reason else progress.reason,
     }
 
 

@@ -1,0 +1,218 @@
+"""From a wish to a spec: what is named is resolved and checked, what is not named stays as it is or has its default.
+
+A new field of a service's spec is added in four places: `ServiceSpec` (or a value of its own in `domain`), `Wish` and
+`spec_of` here, the body in `schemas`, and the manifest in `manifest_fields`, which maps it both ways.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Final
+
+from modelyard.control.catalog import VersionRecord, resolve
+from modelyard.control.records import Transaction
+from modelyard.domain.contract import Isolation
+from modelyard.domain.errors.base import quote
+from modelyard.domain.errors.platform import InvalidRequest, NotSupported
+from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.domain.rollout import Guard, Rollout, Shadow, Strategy
+from modelyard.domain.routing import Batching, Limits, Resilience
+from modelyard.domain.service import Replicas, ServiceSpec
+
+MOST_REPLICAS: Final = 64
+_ALL: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowWish:
+    """Which version gets copies of the requests, and what share of them in percent; 0 ends it."""
+
+    model: str | None = None
+    version: str | None = None
+    alias: str | None = None
+    percent: int = _ALL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a person asks for; None leaves a thing as it is, or to its default where there is no service yet.
+
+    Without `version` and `alias` a named model means its champion, else its newest approved version; without `model`
+    the version stays. A rollout is the way to one goal: another version without one goes there directly.
+    """
+
+    name: str
+    project: str
+    model: str | None = None
+    version: str | None = None
+    alias: str | None = None
+    follow: bool = False
+    target: str | None = None
+    owner: str | None = None
+    replicas: Replicas | None = None
+    isolation: Isolation | None = None
+    limits: Limits | None = None
+    batching: Batching | None = None
+    resilience: Resilience | None = None
+    rollout: Rollout | None = None
+    shadow: ShadowWish | None = None
+    why: str = ""
+    retry: bool = False
+
+
+def spec_of(
+    tx: Transaction, wish: Wish, *, present: ServiceSpec | None, targets: Collection[str]
+) -> tuple[ServiceSpec, str]:
+    """The spec that a wish means, beside `present` (None: nothing is kept), and how its version was chosen.
+
+    Raises:
+        NotFound, Conflict: model, version or alias are not there, or not approved.
+        InvalidRequest, NotSupported: what cannot be, with what can.
+    """
+    version, how, alias = _version(tx, wish, present)
+    target = wish.target or (present.target if present else "local")
+    if target not in targets:
+        raise NotSupported(f"there is no target {quote(target)} here", hint=f"targets: {', '.join(targets)}")
+    isolation = _isolation(wish, present, version.isolation)
+    shadow = _shadow(tx, wish, present, version)
+    rollout = _rollout(wish, present, version)
+    replicas = _replicas(wish, present, isolation)
+    check_rollout(rollout, replicas, isolation)
+    spec = ServiceSpec(
+        name=wish.name,
+        model=version.model,
+        version=version.version,
+        digest=version.digest,
+        project=wish.project,
+        owner=(present.owner if present else "") if wish.owner is None else wish.owner,
+        target=target,
+        replicas=replicas,
+        isolation=isolation,
+        limits=wish.limits or (present.limits if present else Limits()),
+        batching=wish.batching or (present.batching if present else Batching()),
+        resilience=wish.resilience or (present.resilience if present else Resilience()),
+        rollout=rollout,
+        shadow=shadow,
+        alias=alias,
+        follow=wish.follow and alias is not None,
+    )
+    return spec, how
+
+
+def check_rollout(rollout: Rollout, replicas: Replicas, isolation: Isolation) -> None:
+    """Refuse a way that does not lead to the goal; `details` name the field."""
+    steps = rollout.steps
+    if rollout.strategy is Strategy.ROLLING:
+        if steps or rollout.matches or rollout.step_s is not None:
+            raise _wrong("strategy", "steps, matches and step_s are those of a canary", "strategy: canary")
+    else:
+        for index, share in enumerate(steps):
+            least = 0 if index == 0 and rollout.matches else 1
+            if not least <= share < _ALL or (index and share <= steps[index - 1]):
+                raise _wrong(
+                    f"steps[{index}]",
+                    f"{share} is no share here",
+                    f"rising whole numbers from {least} to 99; all of the traffic comes after the last",
+                )
+    if rollout.step_s is not None and rollout.guard is not Guard.OFF:
+        raise _wrong("step_s", f"the guard moves this canary ({rollout.guard})", "guard: off with step_s, or no step_s")
+    for index, match in enumerate(rollout.matches):
+        if not (match.headers or match.keys):
+            raise _wrong(f"matches[{index}]", "it names no header and no key", "headers: {x-canary: always}")
+    if isolation is Isolation.PROCESS:
+        _check_bounds(rollout, replicas)
+
+
+def _check_bounds(rollout: Rollout, replicas: Replicas) -> None:
+    surge, unavailable = rollout.max_surge, rollout.max_unavailable
+    if surge + unavailable < 1:
+        raise _wrong("max_surge", "no worker could ever be exchanged", "max_surge or max_unavailable of at least 1")
+    if unavailable and unavailable >= replicas.min:
+        raise _wrong("max_unavailable", f"of {replicas.min} workers none would be left", f"0 to {replicas.min - 1}")
+
+
+def _wrong(field: str, what: str, expected: str) -> InvalidRequest:
+    path = f"rollout.{field}"
+    return InvalidRequest(f"{path}: {what}", hint=expected, details=[{"field": path, "expected": expected}])
+
+
+def _version(tx: Transaction, wish: Wish, present: ServiceSpec | None) -> tuple[VersionRecord, str, str | None]:
+    if wish.model is None:
+        if present is None:
+            raise InvalidRequest("a new service needs a model", hint="name one, as in NAME:VERSION")
+        resolved = resolve(tx, wish.project, present.model, version=present.version)
+        return _servable(resolved.version), "as it is", present.alias
+    resolved = resolve(tx, wish.project, wish.model, version=wish.version, alias=wish.alias)
+    return _servable(resolved.version), resolved.how, wish.alias
+
+
+def _servable(version: VersionRecord) -> VersionRecord:
+    if not version.has_package:
+        raise NotSupported(
+            f"{version.model}:{version.version} has no form that can be served here",
+            hint=f"modelyard show {version.model}:{version.version} tells why",
+        )
+    return version
+
+
+def _shadow(tx: Transaction, wish: Wish, present: ServiceSpec | None, version: VersionRecord) -> Shadow | None:
+    asked = wish.shadow
+    if asked is None:
+        kept = present.shadow if present else None
+        return None if kept is not None and kept.digest == version.digest else kept
+    if asked.percent == 0:
+        return None
+    model = asked.model or version.model
+    found = _servable(resolve(tx, wish.project, model, version=asked.version, alias=asked.alias).version)
+    if found.digest == version.digest:
+        raise InvalidRequest(
+            f"{model}:{found.version} would be its own shadow",
+            hint="name another version as the shadow, or deploy this one",
+            details=[{"field": "shadow.model", "expected": "another version than the one that answers"}],
+        )
+    isolation = Isolation.SHARED if wish.project == DEFAULT_PROJECT else Isolation.PROCESS
+    least = Isolation.PROCESS if Isolation.PROCESS in (found.isolation, isolation) else Isolation.SHARED
+    return Shadow(model=found.model, version=found.version, digest=found.digest, percent=asked.percent, isolation=least)
+
+
+def _rollout(wish: Wish, present: ServiceSpec | None, version: VersionRecord) -> Rollout:
+    if wish.rollout is not None or present is None:
+        return wish.rollout or Rollout()
+    if present.digest == version.digest and present.version == version.version:
+        return present.rollout
+    return replace(present.rollout, strategy=Strategy.ROLLING, steps=(), matches=(), step_s=None)
+
+
+def _isolation(wish: Wish, present: ServiceSpec | None, least: Isolation) -> Isolation:
+    """Where it may run: what the model needs, and no process is shared by two projects."""
+    needs = ""
+    if least is Isolation.PROCESS:
+        needs = "this model runs only in a process of its own"
+    elif wish.project != DEFAULT_PROJECT:
+        needs = f"models of the project {quote(wish.project)} share no process with those of others"
+    if not needs:
+        return wish.isolation or (present.isolation if present else Isolation.SHARED)
+    if wish.isolation is Isolation.SHARED:
+        raise InvalidRequest(
+            needs,
+            hint="leave isolation out, or ask for process",
+            details=[{"field": "isolation", "expected": "process", "received": "shared"}],
+        )
+    return Isolation.PROCESS
+
+
+def _replicas(wish: Wish, present: ServiceSpec | None, isolation: Isolation) -> Replicas:
+    kept = present.replicas if present is not None and isolation is Isolation.PROCESS else None
+    replicas = wish.replicas or kept or Replicas()
+    if not 1 <= replicas.min <= replicas.max <= MOST_REPLICAS:
+        raise InvalidRequest(
+            f"{replicas.min} to {replicas.max} replicas are not possible",
+            hint=f"1 to {MOST_REPLICAS}, min first",
+            details=[{"field": "replicas", "expected": f"1 to {MOST_REPLICAS}, min first"}],
+        )
+    if isolation is Isolation.SHARED and replicas.max > 1:
+        raise InvalidRequest(
+            "a shared service runs in every model server; replicas count isolated workers",
+            hint="add --isolation process, or leave replicas out",
+            details=[{"field": "replicas", "expected": "isolation: process, or no replicas"}],
+        )
+    return replicas
