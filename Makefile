@@ -46,5 +46,8 @@ faults: env
 bench: env
 	@$(BIN)/python -m benchmarks.short
 
+fuzz: env
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 clean:
 	rm -rf .venv .envs .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
