@@ -5,6 +5,8 @@
     ROOT/<sha256 of the lock>.log                what the installer said
     ROOT/policy.json                             what workers of own code may use
 
+A package may say (`options["library"]`) that it needs no environment where that library is installed beside us.
+
 An environment appears by a rename after everything is installed. Two builders of one lock wait for each other.
 """
 
@@ -15,9 +17,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from modelyard.domain.contract import ModelFormat, ServingPackage
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import NotFound, NotSupported, StartRefused
 from modelyard.foundation.documents import from_json, to_json
@@ -32,6 +36,8 @@ BUILDERS: Final = Registry[EnvironmentBuilder](
         "pip": "modelyard.integrations.environments.pip:PipBuilder",
     },
 )
+LOCK_FILE: Final = "requirements.lock"
+_OWN_ENVIRONMENT: Final = frozenset({ModelFormat.PYTHON, ModelFormat.TORCH_EXPORT})
 _IN_ORDER: Final = ("uv", "pip")
 _RECORD: Final = "environment.json"
 _POLICY: Final = "policy.json"
@@ -180,6 +186,22 @@ class Environments:
             yield
         finally:
             os.close(handle)
+
+
+def lock_to_build(package: ServingPackage) -> str | None:
+    """The hex SHA-256 of the lock file whose environment this package runs in; None when there is none to build."""
+    if package.format not in _OWN_ENVIRONMENT or environment_beside(package) is not None:
+        return None
+    return package.files.get(LOCK_FILE)
+
+
+def environment_beside(package: ServingPackage) -> Environment | None:
+    """This installation as an environment, where it has the library that the package asks for; nothing is imported."""
+    library = package.options.get("library")
+    found = find_spec(library) if library else None
+    if found is None or found.origin is None:
+        return None
+    return Environment(python=base_interpreter(), site=str(Path(found.origin).parent.parent), builder="installed")
 
 
 def base_interpreter() -> str:

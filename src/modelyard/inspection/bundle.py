@@ -21,6 +21,8 @@ FORMATS: Final[Mapping[WeightsKind, ModelFormat]] = {
     WeightsKind.XGBOOST: ModelFormat.XGBOOST,
     WeightsKind.LIGHTGBM: ModelFormat.LIGHTGBM,
     WeightsKind.PYTHON: ModelFormat.PYTHON,
+    WeightsKind.OPENVINO: ModelFormat.OPENVINO,
+    WeightsKind.TORCH_EXPORT: ModelFormat.TORCH_EXPORT,
 }
 """What is accepted, as the convert child is told."""
 

@@ -25,7 +25,7 @@ MIB: Final = 1 << 20
 PROBE_ROWS: Final = "probe-rows.json"
 """Written beside a package by convert: the rows that the probe shall ask. Not part of the package."""
 
-_NEEDS_KERNEL_WALL: Final = frozenset({ModelFormat.SKLEARN, ModelFormat.MLFLOW})
+_NEEDS_KERNEL_WALL: Final = frozenset({ModelFormat.SKLEARN, ModelFormat.MLFLOW, ModelFormat.TORCH_EXPORT})
 _MEMORY_FACTOR: Final = 6
 
 

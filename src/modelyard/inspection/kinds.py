@@ -44,8 +44,9 @@ class WeightsKind(StrEnum):
     XGBOOST = "xgboost"
     LIGHTGBM = "lightgbm"
     PYTHON = "python"
-    TORCH = "torch"
+    OPENVINO = "openvino"
     TORCH_EXPORT = "pt2"
+    TORCH = "torch"
     KERAS = "keras"
     HDF5 = "hdf5"
     NUMPY = "numpy"
@@ -97,7 +98,8 @@ _ENDINGS: Final[Mapping[str, Kind]] = {
     **dict.fromkeys((".h5", ".hdf5"), Kind(Role.WEIGHTS, WeightsKind.HDF5)),
     **dict.fromkeys((".npy", ".npz"), Kind(Role.WEIGHTS, WeightsKind.NUMPY)),
     ".gguf": Kind(Role.WEIGHTS, WeightsKind.GGUF),
-    **dict.fromkeys((".pmml", ".xml"), Kind(Role.WEIGHTS, WeightsKind.XML)),
+    ".xml": Kind(Role.WEIGHTS, WeightsKind.OPENVINO),
+    ".pmml": Kind(Role.WEIGHTS, WeightsKind.XML),
     **dict.fromkeys(
         (".pb", ".tflite", ".mar", ".nemo", ".cbm", ".bst", ".mlmodel"), Kind(Role.WEIGHTS, WeightsKind.OTHER)
     ),
@@ -139,6 +141,7 @@ HEAD_BYTES: Final = 512
 _AGREEING: Final[Mapping[WeightsKind, frozenset[str]]] = {
     WeightsKind.SKOPS: frozenset({"zip"}),
     WeightsKind.PICKLE: frozenset({"pickle", "gzip", "bzip2", "xz"}),
+    WeightsKind.OPENVINO: frozenset({"xml", "html"}),
     WeightsKind.TORCH: frozenset({"zip", "pickle"}),
     WeightsKind.TORCH_EXPORT: frozenset({"zip"}),
     WeightsKind.KERAS: frozenset({"zip", "hdf5"}),
@@ -152,7 +155,7 @@ _BINARY_BY_CHANCE: Final = frozenset({WeightsKind.SAFETENSORS, WeightsKind.ONNX}
 
 ACCEPTED: Final = (
     ".onnx, .safetensors (with config.json), .joblib/.pkl and .skops of scikit-learn, XGBoost .json/.ubj, LightGBM "
-    ".txt, predict.py with requirements.lock and config.json"
+    ".txt, OpenVINO .xml with .bin, torch.export .pt2, predict.py with requirements.lock and config.json"
 )
 
 

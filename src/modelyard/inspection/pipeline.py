@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelyard.domain.contract import ModelContract, ModelFormat
+from modelyard.domain.contract import ModelContract, ModelFormat, ServingPackage
 from modelyard.domain.digests import bundle_digest
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.uploads import (
@@ -24,6 +24,7 @@ from modelyard.domain.errors.uploads import (
     WeightsFormat,
 )
 from modelyard.domain.report import AuditReport, Check, Verdict
+from modelyard.foundation.environments import environment_beside
 from modelyard.inspection import child
 from modelyard.inspection.advice import advise
 from modelyard.inspection.archives import expand
@@ -266,7 +267,7 @@ def _check_values(job: _Job, bundle: Bundle, structure: Structure) -> None:
     from modelyard.inspection.weights.values import require_finite  # numpy is loaded for this alone
 
     with job.audit.check("weights.values") as finding:
-        seen = require_finite(bundle.weights.path, structure.tensors.values())
+        seen = require_finite(structure.values or bundle.weights.path, structure.tensors.values())
         finding.say("all floating-point weights are finite", bytes=seen)
 
 
@@ -323,6 +324,9 @@ def _convert_and_probe(
         return None
     if started[1] is None:
         return order.out  # own code is not run here: it is asked for the first time in its own worker
+    if converted.package is not None and not _can_be_asked(converted.package):
+        (order.out / child.PROBE_ROWS).unlink(missing_ok=True)
+        return order.out  # the check that said so asks for a review
     probed = child.probe(order.out, limits=limits, on_check=job.audit.record, started=started[1])
     if probed.refusal is not None:
         job.audit.refuse(probed.refusal)
@@ -330,6 +334,11 @@ def _convert_and_probe(
     if probed.package is not None:
         _advise(job, bundle, probed.package.contract)
     return order.out
+
+
+def _can_be_asked(package: ServingPackage) -> bool:
+    """Whether the probe has the library that the package is asked with."""
+    return "library" not in package.options or environment_beside(package) is not None
 
 
 def _advise(job: _Job, bundle: Bundle, contract: ModelContract) -> None:

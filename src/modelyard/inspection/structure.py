@@ -6,15 +6,17 @@ from pathlib import Path
 
 from modelyard.inspection.bundle import Bundle
 from modelyard.inspection.kinds import WeightsKind
-from modelyard.inspection.octets import mapped
+from modelyard.inspection.octets import Octets, mapped
 from modelyard.inspection.policy import InspectionPolicy
 from modelyard.inspection.weights.foreign import refuse_foreign
 from modelyard.inspection.weights.lightgbm_file import read_lightgbm
 from modelyard.inspection.weights.onnx import OnnxFacts, read_onnx
+from modelyard.inspection.weights.openvino import read_openvino
 from modelyard.inspection.weights.packed import unpack_pickle
 from modelyard.inspection.weights.pickles import read_pickle
 from modelyard.inspection.weights.safetensors import Tensor, read_safetensors
 from modelyard.inspection.weights.skops_file import read_skops
+from modelyard.inspection.weights.torch_export import read_torch_export
 from modelyard.inspection.weights.xgboost_file import read_xgboost
 
 _SHOWN = 64
@@ -22,12 +24,16 @@ _SHOWN = 64
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """One line for people, evidence for the report, and the tensors of a safetensors file for later checks."""
+    """One line for people, evidence for the report, and tensors whose values a later check looks at.
+
+    `tensors` lie in the file `values`; None: in the weights themselves.
+    """
 
     summary: str
     evidence: Mapping[str, object]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     external: frozenset[str] = frozenset()
+    values: Path | None = None
 
 
 def read_structure(bundle: Bundle, workdir: Path, policy: InspectionPolicy) -> Structure:
@@ -63,6 +69,8 @@ def read_structure(bundle: Bundle, workdir: Path, policy: InspectionPolicy) -> S
                 trees = read_lightgbm(data, policy)
                 counts = {"trees": trees.trees, "features": trees.features, "classes": trees.classes}
                 return Structure(f"LightGBM model, {trees.trees} trees", counts)
+            case WeightsKind.OPENVINO | WeightsKind.TORCH_EXPORT:
+                return (_openvino if bundle.kind is WeightsKind.OPENVINO else _torch_export)(bundle, data, policy)
             case _:
                 raise refuse_foreign(bundle.kind, data, policy)
 
@@ -103,3 +111,38 @@ def _onnx(facts: OnnxFacts) -> Structure:
         "external_data": sorted(facts.external),
     }
     return Structure(f"ONNX, {facts.nodes} nodes, {facts.tensors} tensors", evidence, external=facts.external)
+
+
+def _openvino(bundle: Bundle, data: Octets, policy: InspectionPolicy) -> Structure:
+    beside = bundle.files.get(f"{Path(bundle.weights.name).stem}.bin")
+    facts = read_openvino(data, constants_size=None if beside is None else beside.size, policy=policy)
+    evidence = {
+        "layers": facts.layers,
+        "operators": sorted(facts.operators)[:_SHOWN],
+        "constants": len(facts.constants),
+        "constant_bytes": sum(one.end - one.begin for one in facts.constants),
+    }
+    return Structure(
+        f"OpenVINO model, {facts.layers} layers, {len(facts.constants)} constants",
+        evidence,
+        tensors={
+            f"{index} {one.name}": Tensor(one.name, one.element.upper(), one.shape, one.begin, one.end)
+            for index, one in enumerate(facts.constants)
+        },
+        external=frozenset() if beside is None or not facts.constants else frozenset({beside.name}),
+        values=None if beside is None else beside.path,
+    )
+
+
+def _torch_export(bundle: Bundle, data: Octets, policy: InspectionPolicy) -> Structure:
+    del bundle  # a file of its own
+    facts = read_torch_export(data, policy)
+    evidence = {
+        "nodes": facts.nodes,
+        "operators": sorted(facts.operators)[:_SHOWN],
+        "tensors": len(facts.tensors),
+        "tensor_bytes": facts.tensor_bytes,
+        "left_out": list(facts.left_out),
+    }
+    summary = f"torch.export archive, {facts.nodes} nodes, {len(facts.tensors)} tensors"
+    return Structure(summary, evidence, tensors=facts.tensors)

@@ -77,6 +77,8 @@ def _become(config: WorkerConfig, ready_fd: int | None) -> None:
     if config.environments is None or not isinstance(runtime, ProgramRuntime):
         raise StartRefused(f"{package.name} has no program of its own, or no place for its environment is given")
     program = runtime.program(directory, package, Path(config.environments))
+    if config.device not in {"auto", "cpu"}:
+        raise StartRefused(f"{package.name} runs on the processor, not on {config.device}")
     policy = Environments(Path(config.environments)).policy()
     listener = bind(Path(config.socket))  # it listens when the model is loaded
     place = _private_place(Path(f"{config.socket}.d"))

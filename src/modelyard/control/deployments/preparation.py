@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from modelyard.control.deployments.state import Preparation, PreparationState
-from modelyard.domain.contract import ModelFormat
 from modelyard.domain.errors import ModelyardError
 from modelyard.domain.errors.platform import NotFound
 from modelyard.foundation.clock import Clock
 from modelyard.foundation.documents import read_package
-from modelyard.foundation.environments import Environments
-from modelyard.inspection.code_bundle_lock import LOCK_FILE
+from modelyard.foundation.environments import LOCK_FILE, Environments, lock_to_build
 
 _LOG: Final = logging.getLogger(__name__)
 _AT_ONCE: Final = 2
@@ -71,17 +69,17 @@ class EnvironmentPreparer:
         return known
 
     def _lock_digest(self, package: Path) -> str | None:
-        """The digest of the package's lock file; None when the package is not own code."""
+        """The digest of the package's lock file; None when there is nothing to build for it."""
         if package in self._nothing:
             return None
         try:
             read = read_package(package)
         except (OSError, ValueError):
             return None  # the worker says what is wrong with the package
-        if read.format is not ModelFormat.PYTHON:
+        digest = lock_to_build(read)
+        if digest is None:
             self._nothing.add(package)
-            return None
-        return read.files.get(LOCK_FILE)
+        return digest
 
     def _build(self, key: Key, lock: Path, digest: str, wake: Callable[[], None]) -> None:
         try:

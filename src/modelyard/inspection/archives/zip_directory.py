@@ -70,9 +70,13 @@ def _central_span(data: Octets) -> tuple[int, int, int]:
         raise ArchiveInvalid("the zip file has a comment or several parts")
     if count == _MAX16 or _MAX32 in (size, begin):
         return _zip64_span(data, at)
-    if begin + size != at:
-        raise ArchiveInvalid("there are bytes before the zip file, or its directory is not where it says")
-    return count, begin, at
+    if begin + size == at:
+        return count, begin, at
+    if data[max(at - _LOCATOR.size, 0) :][:4] == b"PK\x06\x07":  # some writers add ZIP64 records where none is needed
+        wide = _zip64_span(data, at)
+        if wide[:2] == (count, begin) and wide[2] == begin + size:
+            return wide
+    raise ArchiveInvalid("there are bytes before the zip file, or its directory is not where it says")
 
 
 def _zip64_span(data: Octets, at: int) -> tuple[int, int, int]:

@@ -27,6 +27,8 @@ _LIBRARIES: Final = {
     ModelFormat.ONNX: (f"{_HERE}.onnx_file",),
     ModelFormat.MLFLOW: (f"{_HERE}.mlflow_model", f"{_HERE}.onnx_file"),
     ModelFormat.PYTHON: (f"{_HERE}.own_code",),
+    ModelFormat.OPENVINO: (f"{_HERE}.openvino_file",),
+    ModelFormat.TORCH_EXPORT: (f"{_HERE}.torch_export_file",),
 }
 
 
@@ -59,6 +61,14 @@ def _convert(task: "Work", columns: dict[str, DataType]) -> None:
             from modelyard.inspection.children.own_code import convert_code
 
             convert_code(task)
+        case ModelFormat.OPENVINO:
+            from modelyard.inspection.children.openvino_file import convert_openvino
+
+            convert_openvino(task)
+        case ModelFormat.TORCH_EXPORT:
+            from modelyard.inspection.children.torch_export_file import convert_torch_export
+
+            convert_torch_export(task)
         case ModelFormat.MLFLOW:
             from modelyard.inspection.children.mlflow_model import read_mlflow
 
@@ -103,7 +113,8 @@ def _declared_columns(config: Mapping[str, object]) -> dict[str, DataType]:
 
 
 def _convert_built(task: "Work") -> None:
-    from modelyard.inspection.children.onnx_file import Knowledge, convert_built
+    from modelyard.inspection.children.model_contract import Knowledge
+    from modelyard.inspection.children.onnx_file import convert_built
     from modelyard.inspection.children.packaging import timed
 
     with timed(task.channel, "model.build") as found:

@@ -22,6 +22,13 @@ from modelyard.inspection.children.v2_values import document
 
 ONNX_FILE: Final = "model.onnx"
 _CHUNK: Final = 1 << 24
+_RUNS: Final[Mapping[str, tuple[str, Isolation]]] = {
+    "onnxruntime": ("onnxruntime_onnx", Isolation.SHARED),
+    "openvino": ("openvino_ir", Isolation.SHARED),
+    "sklearn_original": ("sklearn", Isolation.PROCESS),
+    "torch_export": ("pytorch_pt2", Isolation.PROCESS),
+}
+"""Runtime → the platform that metadata names (Open Inference Protocol, `$platform`), and the least isolation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +70,16 @@ class Work:
         self, contract: ModelContract, *, entry: str = ONNX_FILE, runtime: str = "onnxruntime"
     ) -> ServingPackage:
         """The package of this conversion; digests and files are filled in by the parent."""
-        original = runtime != "onnxruntime"
+        platform, isolation = _RUNS[runtime]
         return ServingPackage(
             name=self.name,
             digest="",
             format=self.format,
             runtime=runtime,
             entry=entry,
-            platform="sklearn" if original else "onnxruntime_onnx",
+            platform=platform,
             contract=contract,
-            isolation=Isolation.PROCESS if original else Isolation.SHARED,
+            isolation=isolation,
         )
 
     def finish(self, package: ServingPackage) -> None:

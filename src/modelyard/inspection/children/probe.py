@@ -13,12 +13,18 @@ _ORIGINALS: Final = ("sklearn.pipeline", f"{_HERE}.unpickle", f"{_HERE}.skops_fi
 
 
 def preload(runtime: str) -> None:
-    """Import what asking needs; for an original also its library."""
-    import_module("onnxruntime")
+    """Import what asking needs; for a runtime of its own also its library."""
     import_module(f"{_HERE}.probing")
-    if runtime == "sklearn_original":
-        for name in _ORIGINALS:
-            import_module(name)
+    match runtime:
+        case "sklearn_original":
+            for name in _ORIGINALS:
+                import_module(name)
+        case "openvino":
+            import_module(f"{_HERE}.openvino_session").load_library()
+        case "torch_export":
+            import_module(f"{_HERE}.torch_export_session").load_library()
+        case _:
+            import_module("onnxruntime")
 
 
 def work(request: Request, channel: Channel) -> None:

@@ -112,6 +112,14 @@ def open_package(directory: Path, package: ServingPackage) -> Ask:
         from modelyard.inspection.children.original import open_original
 
         return open_original(directory, package).ask
+    if package.runtime == "openvino":
+        from modelyard.inspection.children.openvino_session import OpenVinoSession
+
+        return OpenVinoSession(directory / package.entry, package.contract).run
+    if package.runtime == "torch_export":
+        from modelyard.inspection.children.torch_export_session import TorchExportSession
+
+        return TorchExportSession(directory / package.entry, package.contract).run
     return Session(directory / package.entry).run
 
 

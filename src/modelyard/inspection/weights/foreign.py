@@ -7,7 +7,7 @@ from modelyard.inspection.policy import InspectionPolicy
 from modelyard.inspection.weights.gguf import refuse_gguf
 from modelyard.inspection.weights.keras_file import refuse_hdf5, refuse_keras
 from modelyard.inspection.weights.numpy_file import refuse_numpy
-from modelyard.inspection.weights.torch_file import refuse_torch, refuse_torch_export
+from modelyard.inspection.weights.torch_file import refuse_torch
 
 
 def refuse_foreign(kind: WeightsKind, data: Octets, policy: InspectionPolicy) -> UploadRefused:
@@ -15,8 +15,6 @@ def refuse_foreign(kind: WeightsKind, data: Octets, policy: InspectionPolicy) ->
     match kind:
         case WeightsKind.TORCH:
             return refuse_torch(data)
-        case WeightsKind.TORCH_EXPORT:
-            return refuse_torch_export(data)
         case WeightsKind.KERAS:
             return refuse_keras(data, policy)
         case WeightsKind.HDF5:
@@ -27,7 +25,7 @@ def refuse_foreign(kind: WeightsKind, data: Octets, policy: InspectionPolicy) ->
             return refuse_gguf(data, policy)
         case WeightsKind.XML:
             return TypeNotAllowed(
-                "XML models (PMML, OpenVINO) are not accepted",
+                "PMML is not accepted",
                 hint="export the model to ONNX, or upload what it was made from",
             )
         case _:

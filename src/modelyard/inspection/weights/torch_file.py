@@ -1,6 +1,6 @@
-"""`.pt`, `.pth`, `.ckpt`, `.pt2`: always refused, with what is in them and the way out.
+"""`.pt`, `.pth`, `.ckpt`: always refused, with what is in them and the way out.
 
-A torch file is a zip of pickles, or a bare pickle; TorchScript holds program text; `pt2` holds a graph for torch. The
+A torch file is a zip of pickles, or a bare pickle; TorchScript holds program text. The
 zip is read leniently here (names from the directory, damaged checksums and all), since the answer is no in any case.
 """
 
@@ -17,7 +17,7 @@ _GLOBAL: Final = re.compile(rb"c([A-Za-z_][\w.]{0,100})\n([A-Za-z_][\w.]{0,100})
 _SCAN: Final = 16 * 1024 * 1024
 _SHOWN: Final = 5
 _HINT: Final = (
-    "export the model to ONNX (torch.onnx.export(model, example, 'model.onnx')), "
+    "save it with torch.export.save as .pt2, export it to ONNX (torch.onnx.export(model, example, 'model.onnx')), "
     "or save its state as safetensors with an architecture in config.json"
 )
 
@@ -36,14 +36,6 @@ def refuse_torch(data: Octets) -> UploadRefused:
     if any(name.endswith((".pkl", ".pickle")) for name in names) or _PICKLE.search(data[:_SCAN]):
         return _pickle(data)
     return TypeNotAllowed("torch archives are not accepted", hint=_HINT)
-
-
-def refuse_torch_export(data: Octets) -> UploadRefused:
-    """The refusal of `.pt2`: nothing here runs it yet."""
-    refusal = refuse_torch(data)
-    if isinstance(refusal, WeightsUnsafe):
-        return refusal
-    return TypeNotAllowed("torch.export archives (.pt2) are not served yet", hint=_HINT)
 
 
 def _member_names(data: Octets) -> list[str]:

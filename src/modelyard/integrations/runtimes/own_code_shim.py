@@ -179,6 +179,7 @@ class Model:
     def __init__(self, config):
         self.inputs = config["inputs"]
         self.outputs = config["outputs"]
+        self.labelling = config["labelling"]
         self.as_frame = config["inputs_as"] == "frame"
         sys.path.insert(0, config["package"])
         import predict
@@ -195,7 +196,8 @@ class Model:
         """The promised outputs for one batch."""
         answer = self._predict(self._frame(tensors) if self.as_frame else tensors)
         named = self._named(answer)
-        return {spec["name"]: _fit(named, spec) for spec in self.outputs}
+        answers = {spec["name"]: _fit(named, spec) for spec in self.outputs}
+        return _labelled(answers, self.labelling) if self.labelling else answers
 
     def _frame(self, tensors):
         columns = {}
@@ -225,6 +227,19 @@ def _decoded(column):
     texts = numpy.empty(len(column), dtype=object)
     texts[:] = [item.decode("utf-8", "replace") for item in column]
     return texts
+
+
+def _labelled(answers, rule):
+    """The answers with the label of each row before them, as `inference/hosting/labelling.py` adds it elsewhere."""
+    values = answers[rule["source"]]
+    labels = numpy.empty(len(rule["labels"]), dtype=object)
+    labels[:] = [label.encode() for label in rule["labels"]]
+    rows = values.reshape(len(values), -1)
+    if rule["rule"] == "index":
+        positions = rows[:, 0].astype(numpy.intp)
+    else:
+        positions = rows.argmax(axis=1) if rows.shape[1] > 1 else (rows[:, 0] > 0.5).astype(numpy.intp)
+    return dict([(rule["output"], labels[positions])], **answers)
 
 
 def _fit(named, spec):
@@ -456,6 +471,8 @@ def warm_up(model, config):
     """Seconds of one run. Where the bundle gives an example it must be answered; made-up rows may be refused."""
     tensors = {item["name"]: _tensor(item) for item in config["example"]}
     best = None
+    if config["golden"]:
+        require_golden(model.run(tensors), config["golden"])
     for _ in range(3):
         began = time.perf_counter()
         try:
@@ -471,6 +488,18 @@ def warm_up(model, config):
         took = time.perf_counter() - began
         best = took if best is None else min(best, took)
     return best
+
+
+def require_golden(answers, golden):
+    """The recorded answer, within what `inference/hosting/golden.py` allows elsewhere."""
+    for item in golden:
+        got, want = answers[item["name"]].ravel(), _tensor(item).ravel()
+        if item["datatype"] == "BYTES":
+            same = got.tolist() == want.tolist()
+        else:
+            same = got.size == want.size and numpy.allclose(got.astype("f8"), want.astype("f8"), 1e-4, 1e-5, True)
+        if not same:
+            raise AnswerUnfit("the output %r differs from the answer that the audit recorded" % item["name"])
 
 
 def _tensor(item):

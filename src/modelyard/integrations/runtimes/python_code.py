@@ -12,11 +12,10 @@ from modelyard.domain.contract import Golden, ModelContract, ServingPackage
 from modelyard.domain.errors.platform import NotSupported
 from modelyard.domain.tensors import DataType, TensorSpec
 from modelyard.foundation.documents import to_plain
-from modelyard.foundation.environments import Environments
+from modelyard.foundation.environments import LOCK_FILE, Environments, environment_beside
 from modelyard.ports.runtime import LoadOptions, Program
 
 SHIM: Final = Path(__file__).with_name("own_code_shim.py")
-LOCK_FILE: Final = "requirements.lock"
 
 
 class PythonCode:
@@ -33,18 +32,20 @@ class PythonCode:
 
     def program(self, directory: Path, package: ServingPackage, environments: Path) -> Program:
         """The shim over the package's built environment; `NotFound` when that is not built."""
-        environment = Environments(environments).find(package.files[LOCK_FILE])
-        contract = package.contract
+        environment = environment_beside(package) or Environments(environments).find(package.files[LOCK_FILE])
+        contract, label = package.contract, package.contract.labelling
         settings = {
             "package": str(directory),
             "digest": package.digest,
             "environment": str(Path(environment.site).parent),
             "site": environment.site,
             "inputs": [_spec(item) for item in contract.inputs],
-            "outputs": [_spec(item) for item in contract.outputs],
+            "outputs": [_spec(item) for item in contract.outputs if label is None or item.name != label.output],
+            "labelling": None if label is None else {**to_plain(label), "labels": list(contract.labels)},
             "inputs_as": package.options.get("inputs_as", "arrays"),
             "example": _example(contract, package.golden),
             "example_is_given": package.golden is not None,
+            "golden": [] if package.golden is None else [to_plain(tensor) for tensor in package.golden.outputs],
         }
         return Program(
             command=(environment.python, "-I", "-S", "-B", str(SHIM)),

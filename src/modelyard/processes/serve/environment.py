@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from modelyard.domain.contract import Isolation, ServingPackage
-from modelyard.foundation.environments import BuildSettings, Environments
-from modelyard.inspection.code_bundle_lock import LOCK_FILE
+from modelyard.foundation.environments import LOCK_FILE, BuildSettings, Environments, lock_to_build
 from modelyard.ports.runtime import ProgramRuntime
 
 
@@ -24,9 +23,10 @@ def build_environment(
         return  # own code never runs anywhere else
     from modelyard.inference.hosting import RUNTIMES  # numpy is loaded for this alone
 
-    if not isinstance(RUNTIMES.get(package.runtime)(), ProgramRuntime):
+    digest = lock_to_build(package)
+    if digest is None or not isinstance(RUNTIMES.get(package.runtime)(), ProgramRuntime):
         return
     source = index if index is not None else "default" if wheels is None else ""
     settings = BuildSettings(index=source, wheels=None if wheels is None else wheels.resolve())
     environments = Environments(directory.parent / "environments", settings)
-    environments.ensure(directory / LOCK_FILE, package.files[LOCK_FILE], say=say)
+    environments.ensure(directory / LOCK_FILE, digest, say=say)
