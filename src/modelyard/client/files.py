@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.inspection.companions import with_companions
 
 Part = tuple[str, tuple[str, BinaryIO, str]]
 """A multipart part as httpx takes it: field name, (file name, stream, content type)."""
@@ -47,7 +48,7 @@ def upload_params(*, alias: str | None, project: str | None, source: Mapping[str
 
 def _paths(path: Path) -> list[Path]:
     if path.is_file():
-        return [path]
+        return with_companions(path)
     if path.is_dir():
         return sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
     raise InvalidRequest(f"there is no {quote(path)}", hint="give the path of a model file, a directory or an archive")

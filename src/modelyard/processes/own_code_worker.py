@@ -29,7 +29,7 @@ from modelyard.foundation.documents import read_package
 from modelyard.foundation.environments import CodePolicy, Environments
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import begin_child
-from modelyard.inference.hosting import RUNTIMES
+from modelyard.inference.hosting import RUNTIMES, require_whole
 from modelyard.ports.runtime import Program, ProgramRuntime
 from modelyard.processes.model_worker import WorkerConfig, bind, read_config
 
@@ -79,6 +79,9 @@ def _become(config: WorkerConfig, ready_fd: int | None) -> None:
     program = runtime.program(directory, package, Path(config.environments))
     if config.device not in {"auto", "cpu"}:
         raise StartRefused(f"{package.name} runs on the processor, not on {config.device}")
+    require_whole(directory, package)
+    if not (directory / package.entry).is_file():
+        raise StartRefused("the package lacks the file it names as its entry", hint="upload the model again")
     policy = Environments(Path(config.environments)).policy()
     listener = bind(Path(config.socket))  # it listens when the model is loaded
     place = _private_place(Path(f"{config.socket}.d"))

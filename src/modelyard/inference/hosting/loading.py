@@ -51,7 +51,7 @@ def load_model(directory: Path, *, options: LoadOptions, digest: str | None = No
     package = read_package(directory)
     if digest is not None and package.digest != digest:
         raise NotReady("the package on disk is not of the digest that the table names")
-    _check_files(directory, package)
+    require_whole(directory, package)
     model = RUNTIMES.get(package.runtime)().load(directory, package, options)
     labeller = Labeller(package.contract) if package.contract.labelling is not None else None
     hosted = HostedModel(package=package, model=model, labeller=labeller, load_s=0.0, run_s=0.0)
@@ -77,7 +77,8 @@ def _warm_up(hosted: HostedModel) -> float:
     return min(times)
 
 
-def _check_files(directory: Path, package: ServingPackage) -> None:
+def require_whole(directory: Path, package: ServingPackage) -> None:
+    """Every file that is there has the digest that intake wrote down, or `NotReady`."""
     for name, expected in package.files.items():
         path = directory / name
         if not path.is_file():

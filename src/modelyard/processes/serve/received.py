@@ -10,6 +10,7 @@ from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.names import suggest_name
 from modelyard.inspection import ReceivedFile
+from modelyard.inspection.companions import with_companions
 
 _CHUNK_BYTES: Final = 1 << 20
 _ENDINGS: Final = (".tar.gz", ".tgz")
@@ -42,7 +43,7 @@ def name_of(path: Path) -> str:
 
 def _files(path: Path) -> Iterator[tuple[Path, str]]:
     if path.is_file():
-        yield path, path.name
+        yield from ((file, file.name) for file in with_companions(path))
         return
     for entry in sorted(os.scandir(path), key=lambda item: item.name):
         if entry.name.startswith(".") or entry.name == "__pycache__":

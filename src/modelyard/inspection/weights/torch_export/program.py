@@ -37,8 +37,10 @@ _WORDS: Final = frozenset({
 _SYMBOL: Final = re.compile(r"(?:s|u|zuf|zf)[0-9]{1,9}")
 _TOKEN: Final = re.compile(
     r"'(?P<text>[a-z0-9]{1,16})'|(?P<word>[A-Za-z_][A-Za-z0-9_]*)|[0-9]{1,19}(?:\.[0-9]{1,19})?"
-    r"|\*\*(?= ?[0-9](?![0-9]))|\*(?!\*)|//|<=|>=|==|[-+/%(),=<>&|~ ]"
+    r"|\*\*(?= ?[0-9](?![0-9])(?! ?\*\*))|\*(?!\*)|//|<=|>=|==|[-+/%(),=<>&|~ ]"
 )
+_POWER: Final = re.compile(r"\*\*|Pow")
+_POWERS: Final = 4  # they are worked out when the program is loaded
 _EXPRESSION_CHARS: Final = 4096
 _OBJECTS: Final = frozenset({"as_custom_obj", "custom_obj", "token", "as_operator"})
 _TREES: Final = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
@@ -172,7 +174,7 @@ def _operator(target: object) -> str:
 
 def _require_plain_expression(text: object) -> None:
     """Sizes as sums, products and the like of symbols and numbers."""
-    at, known = 0, isinstance(text, str) and len(text) <= _EXPRESSION_CHARS
+    at, known = 0, isinstance(text, str) and len(text) <= _EXPRESSION_CHARS and len(_POWER.findall(text)) <= _POWERS
     while known and isinstance(text, str) and at < len(text):
         token = _TOKEN.match(text, at)
         known = token is not None and all(
