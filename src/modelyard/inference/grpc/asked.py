@@ -4,7 +4,6 @@ import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from modelyard.foundation.http.head import REQUEST_ID
@@ -23,11 +22,11 @@ class Asked:
     `fields` are all of it, by lower-case name.
     """
 
+    fields: Mapping[bytes, bytes]
     authorization: bytes | None = None
     project: str | None = None
     timeout_s: float | None = None
     given_id: str | None = None
-    fields: Mapping[bytes, bytes] = MappingProxyType({})
 
     def request_id(self) -> str:
         """The caller's id, or a new one."""

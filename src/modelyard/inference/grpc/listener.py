@@ -6,6 +6,7 @@ never pays for it, and the loop goes on answering meanwhile.
 
 import asyncio
 import importlib
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from modelyard.foundation.http import EdgeLimits
-from modelyard.foundation.http2 import Call, StreamCall
+from modelyard.foundation.http2 import Call, Status, StreamCall
 from modelyard.foundation.http2 import GrpcListener as Listener
 from modelyard.foundation.http2 import GrpcSettings as ListenerSettings
 from modelyard.foundation.http2 import serve_grpc as listen
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _SERVICES: Final = "modelyard.inference.grpc.handler"
 _IDLE_S: Final = 600.0
+_log = logging.getLogger(__name__)
 
 
 class LateServices:
@@ -65,8 +67,13 @@ class LateServices:
             self._loading = asyncio.get_running_loop().create_task(self._hand_over(), name="load gRPC services")
 
     async def _hand_over(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _SERVICES)
-        loaded = self.loaded = self._load()
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _SERVICES)
+            loaded = self.loaded = self._load()
+        except Exception:  # noqa: BLE001  (the plugin edge: protobuf may be missing or broken)
+            _log.exception("the gRPC services cannot be loaded")
+            self._refuse_all()
+            return
         while self._waiting:
             call = self._waiting.popleft()
             if call.cancelled or call.is_answered:
@@ -76,6 +83,15 @@ class LateServices:
                 call.go_on()
             else:
                 loaded.methods.handle(call)
+
+
+    def _refuse_all(self) -> None:
+        """Nobody waits for what cannot be; the next call tries again."""
+        self._loading = None
+        while self._waiting:
+            call = self._waiting.popleft()
+            if not (call.cancelled or call.is_answered):
+                call.fail(Status.INTERNAL, "the server cannot load its gRPC services; its log says why")
 
 
 class GrpcListener:
