@@ -84,7 +84,6 @@ class LateServices:
             else:
                 loaded.methods.handle(call)
 
-
     def _refuse_all(self) -> None:
         """Nobody waits for what cannot be; the next call tries again."""
         self._loading = None
