@@ -189,7 +189,7 @@ def make_older(database: Database) -> None:
     """As written by a version that knew nothing of identity."""
     with database.begin() as tx:
         emit(tx, "test.kept", subject="x", project=None)
-        for table in ("bootstrap_tokens", "keys", "projects"):
+        for table in ("bootstrap_tokens", "keys", "projects", "secrets"):
             tx.execute(text(f"DROP TABLE {table}"))
         tx.execute(text("DELETE FROM alembic_version WHERE version_num LIKE 'identity%'"))
 
@@ -203,7 +203,7 @@ def test_older_records_are_copied_and_then_migrated(database, tmp_path):
     make_older(database)
     done = migrate(database, backups=tmp_path / "backups")
     assert "identity_0001" not in done.before
-    assert "identity_0001" in done.after
+    assert any(head.startswith("identity") for head in done.after)
     with database.read() as tx:
         assert [event.kind for event in events_after(tx, 0)] == ["test.kept"]
         assert tx.scalars(text("SELECT name FROM projects")).all() == ["default"]

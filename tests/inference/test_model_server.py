@@ -80,7 +80,7 @@ def test_pages_describe_what_is_served(served) -> None:
         assert client.get("/healthz").status_code == 200
         assert client.get("/readyz").status_code == 200
         assert client.get("/v2/models").json() == {"models": ["m1", "sorter"]}
-        assert client.get("/v1/models").json() == {"models": ["m1", "sorter"]}
+        assert client.get("/v1/models").json() == {"models": ["m1", "sorter"], "object": "list", "data": []}
         metadata = client.get("/v2/models/m1").json()
         assert metadata["versions"] == ["3"]
         assert metadata["platform"] == "onnx_onnxv1"

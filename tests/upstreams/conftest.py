@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,6 +14,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from small_servers import Upstream, small_upstream
+
+from modelyard.domain.routing import RoutingTable
+from modelyard.domain.upstreams import UpstreamRules
 
 
 def _data_plane_kit() -> ModuleType:
@@ -52,8 +56,15 @@ def pepper(tmp_path: Path) -> Path:
 @pytest.fixture
 def kit() -> SimpleNamespace:
     module = _data_plane_kit()
-    names = ("until", "spec", "backend", "service", "table", "question", "Traffic")
-    return SimpleNamespace(**{name: getattr(module, name) for name in names})
+    names = ("until", "spec", "backend", "service", "question", "Traffic")
+    functions = {name: getattr(module, name) for name in names}
+
+    def table(*services: Any, allow_private: bool = True, **more: Any) -> RoutingTable:
+        """A table under which the small servers of this machine may be asked."""
+        rules = UpstreamRules(allow_private=allow_private, ca_file=more.pop("ca_file", None))
+        return replace(module.table(*services, **more), upstreams=rules)
+
+    return SimpleNamespace(**functions, table=table)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 from small_servers import USAGE, WORDS, Upstream
 from upstream_routes import relayed
 
@@ -315,6 +317,34 @@ def test_connections_are_kept_and_a_stale_one_is_replaced_without_an_error(
     kit.until(server.is_ready)
     assert [ask(server).status_code for _ in range(20)] == [200] * 20
     assert upstream.connections == 1
+
+
+def test_a_private_address_is_not_asked_where_the_rules_do_not_allow_it(
+    servers: Any, kit: Any, upstream: Upstream
+) -> None:
+    server = servers.start(kit.table(relayed("chat", f"{upstream.url()}/v1"), allow_private=False))
+    refused = kit.until(lambda: (got := ask(server)).json()["error"]["message"].startswith("127.0.0.1 is") and got)
+    assert refused.status_code == 503
+    assert upstream.connections == 0
+
+
+def test_an_upstream_over_tls_has_to_prove_who_it_is(
+    servers: Any, kit: Any, make_upstream: Callable[..., Upstream], tmp_path: Path
+) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    upstream = make_upstream(tls=context)
+    good = relayed("chat", f"{upstream.url('localhost')}/v1")
+    server = servers.start(kit.table(good, ca_file=str(tmp_path / "ca.pem")))
+    kit.until(lambda: ask(server).status_code == 200)
+    for wrong in (
+        kit.table(good),
+        kit.table(relayed("chat", f"{upstream.url()}/v1"), ca_file=str(tmp_path / "ca.pem")),
+    ):
+        other = servers.start(wrong)
+        kit.until(lambda other=other: "certificate" in ask(other).json()["error"]["message"])
 
 
 def test_many_callers_at_once_are_all_answered_over_the_connections_that_are_allowed(

@@ -51,6 +51,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Governance": {
         "keys": ("modelyard.cli.governance:keys", "API keys: bootstrap, create, list, revoke."),
+        "secrets": ("modelyard.cli.secrets:secrets", "Sealed secrets: set, list, delete."),
         "projects": ("modelyard.cli.governance:projects", "Projects: list, create."),
         "history": ("modelyard.cli.governance:history", "Who did what, what was live when."),
     },

@@ -13,7 +13,7 @@ from modelyard.domain.contract import Isolation
 from modelyard.domain.issuers import Issuer
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.sketches import Sketch
-from modelyard.domain.upstreams import Upstream
+from modelyard.domain.upstreams import Upstream, UpstreamRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ class SealedSecret:
 class RoutingTable:
     """All services, all keys, and whose tokens count. `auth_required` false means that neither is asked for.
 
-    `secrets` are those that the services name, sealed.
+    `secrets` are those that the services name, sealed; `upstreams` holds for all services that are answered elsewhere.
     """
 
     revision: int
@@ -138,6 +138,7 @@ class RoutingTable:
     quotas: tuple[ProjectQuota, ...] = ()
     auth_required: bool = False
     secrets: tuple[SealedSecret, ...] = ()
+    upstreams: UpstreamRules = field(default_factory=UpstreamRules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,19 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamRules:
+    """What holds for all upstreams.
+
+    `allow_private` lets private addresses be asked; `ca_file` (PEM) vouches for certificates in place of the system's
+    authorities; no larger answer than `max_answer_bytes` is passed on.
+    """
+
+    allow_private: bool = False
+    ca_file: str | None = None
+    max_answer_bytes: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """Where a URL leads: `path` has no slash at its end."""
 

@@ -63,6 +63,11 @@ class Places:
         return self.data / "issuers"
 
     @property
+    def sealing_key(self) -> Path:
+        """The key that opens sealed secrets."""
+        return self.secrets / "sealing.key"
+
+    @property
     def logs(self) -> Path:
         """One file a process."""
         return self.data / "logs"

@@ -199,6 +199,24 @@ class DeploymentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamSettings:
+    """Services that a server elsewhere answers."""
+
+    allow_private: str = setting(
+        "auto",
+        "Whether upstreams may have private or loopback addresses; auto allows them where no keys are asked for, which"
+        " is on a loopback address only.",
+        choices=("auto", "always", "never"),
+    )
+    ca_file: str = setting(
+        "", "A PEM file of certificate authorities for upstreams; empty takes those of the system.", unit="path"
+    )
+    max_answer_bytes: int = setting(
+        64 * 2**20, "The largest answer of an upstream that is passed on.", unit="bytes", low=1024, high=2**40
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What the processes say, one line of JSON an event, on their log."""
 
@@ -219,6 +237,7 @@ class Settings:
     uploads: UploadSettings = field(default_factory=UploadSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     deployments: DeploymentSettings = field(default_factory=DeploymentSettings)
+    upstreams: UpstreamSettings = field(default_factory=UpstreamSettings)
     log: LogSettings = field(default_factory=LogSettings)
     environments: EnvironmentSettings = field(default_factory=EnvironmentSettings)
 

@@ -49,6 +49,7 @@ from modelyard.control.records import ControlParts, Transaction
 from modelyard.control.traffic import InternalApp, Publisher, TableFeed
 from modelyard.domain.errors import ModelyardError, quote
 from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.domain.upstreams import UpstreamRules
 from modelyard.foundation.environments import environments_of
 from modelyard.foundation.http import (
     AsgiHandler,
@@ -64,7 +65,7 @@ from modelyard.foundation.http import (
 )
 from modelyard.foundation.metrics import Book, Family, Group, Kind, render
 from modelyard.foundation.places import Places
-from modelyard.foundation.settings import AuditSettings, UploadSettings, load
+from modelyard.foundation.settings import AuditSettings, UploadSettings, UpstreamSettings, load
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
 from modelyard.foundation.telemetry import set_up_logging
@@ -150,7 +151,11 @@ class ControlPlane:
         issuers = self._issuers()
         parts.put(IssuerBook, issuers)
         publisher = Publisher(
-            packages=self.places.packages, auth_required=parts.auth_required, board=board, issuers=issuers
+            upstreams=upstream_rules(self.settings.upstreams, auth_required=parts.auth_required),
+            packages=self.places.packages,
+            auth_required=parts.auth_required,
+            board=board,
+            issuers=issuers,
         )
         orchestrators = self._orchestrators()
         deployments = Deployments(
@@ -321,6 +326,16 @@ def upload_limits(settings: UploadSettings) -> dict[str, Any]:
     """The upload centre's bounds as a person set them."""
     values = asdict(settings)
     return {**values, "project_bytes": values["project_bytes"] or None}
+
+
+def upstream_rules(settings: UpstreamSettings, *, auth_required: bool) -> UpstreamRules:
+    """What holds for all upstreams, as a person set it."""
+    chosen = settings.allow_private
+    return UpstreamRules(
+        allow_private=chosen == "always" or (chosen == "auto" and not auth_required),
+        ca_file=settings.ca_file or None,
+        max_answer_bytes=settings.max_answer_bytes,
+    )
 
 
 def audit_policy(settings: AuditSettings) -> dict[str, Any]:

@@ -38,7 +38,6 @@ from modelyard.foundation.http import (
 )
 from modelyard.foundation.listening import bind
 from modelyard.foundation.metrics import Book
-from modelyard.foundation.outbound import OutboundRules
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
 from modelyard.foundation.telemetry import set_up_logging
@@ -46,7 +45,6 @@ from modelyard.inference.admission import SharedLimits
 from modelyard.inference.grpc import GrpcListener, GrpcSettings, serve_grpc
 from modelyard.inference.routing import ACCOUNT, BoardOptions, ControlLink, Switchboard, TableStore
 from modelyard.inference.server import AccessLog, InferenceHandler, Pages
-from modelyard.inference.upstreams import UpstreamOptions
 from modelyard.ports.runtime import LoadOptions
 from modelyard.processes.tls_config import TlsConfig, tls_files
 
@@ -64,14 +62,6 @@ class TableConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     static: str | None = None
     control_socket: str | None = None
     cache: str | None = None
-
-
-class UpstreamConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What holds for all upstreams: private addresses, a file of certificate authorities, the largest answer."""
-
-    allow_private: bool = True
-    ca_file: str | None = None
-    max_answer_bytes: int = 64 << 20
 
 
 class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -103,7 +93,6 @@ class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     trusted_proxies: list[str] = msgspec.field(default_factory=list)
     pepper: str | None = None
     sealing_key: str | None = None
-    upstreams: UpstreamConfig = msgspec.field(default_factory=UpstreamConfig)
     metrics: str | None = None
     auth: Literal["open", "required"] = "open"
     threads: int = 1
@@ -136,7 +125,6 @@ class ModelServer:
                 deadline_s=config.deadline_s,
                 load=LoadOptions(threads=config.threads, device=config.device),
                 keys_required=config.auth == "required",
-                upstreams=upstream_options(config.upstreams),
                 sealing_key=Path(config.sealing_key) if config.sealing_key else None,
             ),
             book=self._book,
@@ -269,12 +257,6 @@ class ModelServer:
             is_ready=lambda: self._board.is_ready and not self._pages.draining,
             settings=settings,
         )
-
-
-def upstream_options(config: UpstreamConfig) -> UpstreamOptions:
-    """The same in the terms of the data plane."""
-    rules = OutboundRules(allow_private=config.allow_private, ca_file=config.ca_file)
-    return UpstreamOptions(rules=rules, max_answer_bytes=config.max_answer_bytes)
 
 
 def read_pepper(config: ServerConfig) -> bytes:

@@ -25,7 +25,7 @@ from modelyard.control.api.validation import invalid
 from modelyard.control.backups import Backups
 from modelyard.control.catalog import Removals
 from modelyard.control.history import ANCHOR_FILE, Sequencer, append, chain_key
-from modelyard.control.identity import Authenticator, IssuerBook, JournalBook
+from modelyard.control.identity import Authenticator, IssuerBook, JournalBook, SecretStore
 from modelyard.control.records import ControlParts
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.edge import BodyIncomplete, EdgeError, MethodNotAllowed, RouteNotFound
@@ -105,6 +105,8 @@ def _complete(parts: ControlParts) -> None:
     _complete_storage(parts)
     if not parts.has(JournalBook):
         parts.put(JournalBook, JournalBook(append))
+    if not parts.has(SecretStore):
+        parts.put(SecretStore, SecretStore(parts.places.sealing_key))
     if not parts.has(Authenticator):
         issuers = parts.get(IssuerBook) if parts.has(IssuerBook) else None
         authenticator = Authenticator(

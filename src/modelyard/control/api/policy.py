@@ -69,6 +69,9 @@ POLICY: Final[Mapping[tuple[str, str], Rule]] = {
     ("POST", f"{_V1}/projects"): _ADMIN,
     ("GET", f"{_V1}/projects/{{project}}"): Rule(Open.ANY_KEY),
     ("PATCH", f"{_V1}/projects/{{project}}"): _ADMIN,
+    ("GET", f"{_V1}/secrets"): _DEPLOY,
+    ("PUT", f"{_V1}/secrets/{{secret}}"): _DEPLOY,
+    ("DELETE", f"{_V1}/secrets/{{secret}}"): _DEPLOY,
     # history
     ("GET", f"{_V1}/history"): _READ,
     ("GET", f"{_V1}/history/verify"): _ADMIN,

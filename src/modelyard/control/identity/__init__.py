@@ -28,6 +28,12 @@ from modelyard.control.identity.projects import (
     list_projects,
     published_quotas,
 )
+from modelyard.control.identity.secrets import (
+    SecretStore,
+    StoredSecret,
+    published_secrets,
+    require_secrets,
+)
 from modelyard.control.identity.visibility import (
     Reach,
     Visibility,
@@ -51,7 +57,9 @@ __all__ = [
     "Principal",
     "Project",
     "Reach",
+    "SecretStore",
     "StoredKey",
+    "StoredSecret",
     "Visibility",
     "caller",
     "can_see",
@@ -69,10 +77,12 @@ __all__ = [
     "offer_bootstrap",
     "published_keys",
     "published_quotas",
+    "published_secrets",
     "reach_of",
     "remove_token_file",
     "require",
     "require_everywhere",
+    "require_secrets",
     "revoke_key",
     "system_actor",
     "trade_token",

@@ -24,6 +24,7 @@ from modelyard.control.identity.schemas import (
     key_document,
     project_document,
 )
+from modelyard.control.identity.secret_routes import router as secret_router
 from modelyard.control.identity.visibility import missing, reach_of
 from modelyard.control.records import DEFAULT_LIMIT, MAX_LIMIT, Answer, keep, parts_of, recall
 from modelyard.domain.access import parse_scope
@@ -31,6 +32,7 @@ from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import PreconditionFailed, Unauthenticated
 
 router = APIRouter()
+router.include_router(secret_router)
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items a page.")]
 Cursor = Annotated[str | None, Query(max_length=1024, description="`next_cursor` of the page before.")]

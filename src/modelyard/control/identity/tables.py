@@ -1,6 +1,9 @@
-"""Tables of identity: projects, keys, and the one-time tokens of a first start. No key is stored, only its hash."""
+"""Tables of identity: projects, keys, secrets, and the one-time tokens of a first start.
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Integer, String, Table
+No key is stored, only its hash; secrets are sealed.
+"""
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Integer, String, Table, Text
 
 from modelyard.control.records import METADATA, Moment
 
@@ -39,4 +42,16 @@ bootstrap_tokens = Table(
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
     Column("used_at", Moment),
+)
+
+secrets = Table(
+    "secrets",
+    METADATA,
+    Column("project", String(63), primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("sealed", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("set_by", String(255), nullable=False),
+    Column("edition", Integer, nullable=False),
 )

@@ -11,7 +11,8 @@ from modelyard.domain.errors import ModelyardError
 
 _LOG: Final = logging.getLogger(__name__)
 SWEEP_S: Final = 1.0
-_KEYS: Final = "keys"
+_BESIDE: Final = ("keys", "secrets")
+"""Changes that are published without anybody asking for a table."""
 
 
 class TableFeed:
@@ -23,7 +24,7 @@ class TableFeed:
         self._newest: tuple[int, bytes] = (0, b"")
         self._changed = asyncio.Event()
         self._look = asyncio.Event()
-        self._leave = [database.subscribe(topic, self._wake) for topic in (TOPIC, _KEYS)]
+        self._leave = [database.subscribe(topic, self._wake) for topic in (TOPIC, *_BESIDE)]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_over = False

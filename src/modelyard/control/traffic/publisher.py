@@ -5,6 +5,7 @@ records and unknown to the newest table. Its revision counts up and is never use
 never take an older one, so it also passes what they hold when records were restored from a backup.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -12,11 +13,12 @@ from typing import Final
 from sqlalchemy import delete, insert, select
 
 from modelyard.control.deployments import service_routes
-from modelyard.control.identity import IssuerBook, published_keys, published_quotas
+from modelyard.control.identity import IssuerBook, published_keys, published_quotas, published_secrets
 from modelyard.control.nodes import Board
 from modelyard.control.records import Database, Transaction
 from modelyard.control.traffic.tables import routing_tables
-from modelyard.domain.routing import RoutingTable
+from modelyard.domain.routing import RoutingTable, ServiceRoute
+from modelyard.domain.upstreams import UpstreamRules
 from modelyard.foundation.documents import from_json, to_json
 
 TOPIC: Final = "table"
@@ -24,11 +26,23 @@ _KEPT: Final = 200
 
 
 class Publisher:
-    """Publishes routing tables. `packages` is the directory of all packages, `issuers` whose tokens count."""
+    """Publishes routing tables.
 
-    def __init__(self, *, packages: Path, auth_required: bool, board: Board, issuers: IssuerBook | None = None) -> None:
+    `packages` is the directory of all packages, `issuers` whose tokens count, `upstreams` what holds for all of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        packages: Path,
+        auth_required: bool,
+        board: Board,
+        issuers: IssuerBook | None = None,
+        upstreams: UpstreamRules | None = None,
+    ) -> None:
         self._board = board
         self._issuers = issuers
+        self._upstreams = upstreams or UpstreamRules()
         self._packages = str(packages)
         self._auth_required = auth_required
 
@@ -50,7 +64,7 @@ class Publisher:
         return made.revision
 
     def refresh(self, database: Database) -> None:
-        """Publish what changed without us: a key made, revoked or run out, new keys of an issuer. Cheap if none."""
+        """Publish what changed without us: a key made, revoked or run out, an issuer's, a secret. Cheap if none."""
         with database.read() as tx:
             newest = latest(tx)
             if newest is not None:
@@ -61,7 +75,12 @@ class Publisher:
             self(tx)
 
     def _with_access(self, tx: Transaction, table: RoutingTable) -> RoutingTable:
-        """`table` with the keys, issuers and quotas that count now: none where nobody is asked who they are."""
+        """`table` with the keys, issuers and quotas that count now: none where nobody is asked who they are.
+
+        And with the secrets that its services name.
+        """
+        secrets = published_secrets(tx, _named_secrets(table.services))
+        table = replace(table, secrets=secrets, upstreams=self._upstreams)
         if not self._auth_required:
             return replace(table, keys=(), issuers=(), quotas=(), auth_required=False)
         issuers = () if self._issuers is None else self._issuers.current
@@ -70,6 +89,14 @@ class Publisher:
     def _highest_known(self) -> int:
         """The newest table that a server holds; newer than ours after records were restored from a backup."""
         return max((report.table_revision for report in self._board.alive()), default=0)
+
+
+def _named_secrets(routes: Iterable[ServiceRoute]) -> set[tuple[str, str]]:
+    """Project and name of the secrets that upstreams of these routes show."""
+    found = ((route.project, backend.upstream) for route in routes for backend in route.backends)
+    return {
+        (project, wanted.auth.secret) for project, wanted in found if wanted is not None and wanted.auth is not None
+    }
 
 
 def latest(tx: Transaction) -> tuple[int, bytes] | None:

@@ -31,7 +31,7 @@ class Pool:
 
     def __init__(self, origin: Origin, rules: OutboundRules, *, size: int = 64) -> None:
         self.origin = origin
-        self._rules = rules
+        self.rules = rules
         self._free = asyncio.Semaphore(size)
         self._idle: list[ClientConnection] = []
         self._busy: set[ClientConnection] = set()
@@ -67,7 +67,7 @@ class Pool:
     async def _begin(self, question: Question) -> tuple[ClientConnection, Answer]:
         request = self._encode(question)
         while True:
-            connection = self._take() or await connect(self.origin, self._rules, ClientConnection)
+            connection = self._take() or await connect(self.origin, self.rules, ClientConnection)
             self._busy.add(connection)
             try:
                 return connection, await connection.ask(request, question.body)

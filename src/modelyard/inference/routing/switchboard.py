@@ -19,7 +19,7 @@ from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.routing import Backend, BackendStatus, RoutingTable, ServiceRoute
 from modelyard.domain.sketches import Sketch
-from modelyard.domain.upstreams import Upstream, UpstreamProtocol
+from modelyard.domain.upstreams import Upstream, UpstreamProtocol, UpstreamRules
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.metrics import Book
 from modelyard.inference.admission import FILE, RECORDS, Allowances, KeyRing, SharedLimits
@@ -28,7 +28,7 @@ from modelyard.inference.routing.measures import TABLE_REVISION, BackendMeasures
 from modelyard.inference.routing.models import ModelKey, ModelShelf
 from modelyard.inference.routing.services import Service
 from modelyard.inference.routing.workers import WorkerPool
-from modelyard.inference.upstreams import SecretBook, UpstreamClient, UpstreamOptions, V2Upstream
+from modelyard.inference.upstreams import SecretBook, UpstreamClient, V2Upstream
 from modelyard.ports.runtime import LoadOptions
 
 _DRAIN_EVERY_S: Final = 0.05
@@ -49,7 +49,6 @@ class BoardOptions:
     deadline_s: float = 30.0
     load: LoadOptions = LoadOptions()  # noqa: RUF009  (frozen)
     keys_required: bool = False
-    upstreams: UpstreamOptions = UpstreamOptions()  # noqa: RUF009  (frozen)
     sealing_key: Path | None = None
 
 
@@ -71,6 +70,7 @@ class Switchboard:
         self._on_change = on_change
         self._shelf = ModelShelf(options.load)
         self._secrets = SecretBook(options.sealing_key)
+        self._upstreams = UpstreamRules()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining: list[ServedBackend] = []
         self._drain_timer: asyncio.TimerHandle | None = None
@@ -90,6 +90,7 @@ class Switchboard:
             allowances=Allowances(self._key_limits, table.quotas),
         )
         self._secrets.take(table.secrets)
+        self._upstreams = table.upstreams
         wanted = {(route.project, route.name): route for route in table.services}
         for place in [place for place in self.services if place not in wanted]:
             self._draining += self.services.pop(place).backends.values()
@@ -182,6 +183,8 @@ class Switchboard:
                 self._prepare(backend, route, wish)
             else:
                 _adjust(backend, route, wish)
+                if backend.client is not None:
+                    backend.client.follow(self._upstreams)
 
     def _prepare(self, backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
         if wish.upstream is not None:
@@ -226,7 +229,7 @@ class Switchboard:
     async def _reach(self, backend: ServedBackend, route: ServiceRoute, upstream: Upstream) -> None:
         """Make sure that somebody answers there; while nobody does, try again for as long as it is wanted."""
         own = asyncio.current_task()
-        client = UpstreamClient(upstream, self._options.upstreams, secret=partial(self._secrets.open, route.project))
+        client = UpstreamClient(upstream, self._upstreams, secret=partial(self._secrets.open, route.project))
 
         def release() -> None:
             client.close()

@@ -145,7 +145,7 @@ async def _pass_on(asked: _Asked, answer: Answer) -> None:
     elif answer.content_type == _EVENTS:
         await _stream(asked, answer)
     else:
-        body = await _whole(asked, answer, asked.client.options.max_answer_bytes)
+        body = await _whole(asked, answer, asked.client.rules.max_answer_bytes)
         asked.backend.measures.relayed(started=asked.started, tokens=_tokens(counts_of(body)))
         _send(asked, answer, body)
 
@@ -183,7 +183,7 @@ async def _stream(asked: _Asked, answer: Answer) -> None:
             raise UpstreamTimeout("the upstream fell silent in the middle of its answer") from error
         passed = reader.finish() if part is None else reader.feed(part)
         sent += len(passed)
-        if sent > client.options.max_answer_bytes:
+        if sent > client.rules.max_answer_bytes:
             raise UpstreamFailed("the upstream's answer is too large", hint="upstreams.max_answer_bytes bounds it")
         if passed:
             reply.write(passed)

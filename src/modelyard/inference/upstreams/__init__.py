@@ -1,6 +1,6 @@
 """Services whose answers come from elsewhere: V2 servers behind our queue, OpenAI-compatible ones relayed."""
 
-from modelyard.inference.upstreams.client import UpstreamClient, UpstreamOptions, is_for_caller
+from modelyard.inference.upstreams.client import UpstreamClient, is_for_caller
 from modelyard.inference.upstreams.openai import (
     Chat,
     StreamReader,
@@ -20,7 +20,6 @@ __all__ = [
     "StreamReader",
     "TokenCounts",
     "UpstreamClient",
-    "UpstreamOptions",
     "UpstreamQueue",
     "V2Upstream",
     "counts_of",

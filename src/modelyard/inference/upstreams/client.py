@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
@@ -20,7 +19,7 @@ from modelyard.domain.errors.inference import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from modelyard.domain.upstreams import Upstream, UpstreamProtocol, origin_of
+from modelyard.domain.upstreams import Upstream, UpstreamProtocol, UpstreamRules, origin_of
 from modelyard.foundation.outbound import Answer, OutboundRules, Pool, Question
 
 _log = logging.getLogger(__name__)
@@ -37,26 +36,23 @@ _CLIENT: Final = range(400, 500)
 _FAILURES: Final = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamOptions:
-    """What holds for all upstreams of this server."""
-
-    rules: OutboundRules = OutboundRules()  # noqa: RUF009  (frozen)
-    max_answer_bytes: int = 64 << 20
-
-
 class UpstreamClient:
     """Asks one upstream. `secret` gives the text of the secret that it names."""
 
-    def __init__(self, upstream: Upstream, options: UpstreamOptions, *, secret: Callable[[str], str]) -> None:
+    def __init__(self, upstream: Upstream, rules: UpstreamRules, *, secret: Callable[[str], str]) -> None:
         self.upstream = upstream
-        self.options = options
+        self.rules = rules
         self.timeout_s = upstream.timeout_ms / 1000
         self._secret = secret
-        self._pool = Pool(origin_of(upstream.url), options.rules, size=upstream.max_connections)
+        self._pool = Pool(origin_of(upstream.url), _outbound(rules), size=upstream.max_connections)
         self._failures = 0
         self._spared_until = 0.0
         self.trouble = ""
+
+    def follow(self, rules: UpstreamRules) -> None:
+        """Let these rules hold for every connection from now on."""
+        self.rules = rules
+        self._pool.rules = _outbound(rules)
 
     @asynccontextmanager
     async def ask(self, question: Question) -> AsyncIterator[Answer]:
@@ -92,7 +88,7 @@ class UpstreamClient:
         """The whole answer within the upstream's time; raises as `ask` does."""
         try:
             async with asyncio.timeout(self.timeout_s) as limit, self.ask(question) as answer:
-                return answer, await answer.read(self.options.max_answer_bytes)
+                return answer, await answer.read(self.rules.max_answer_bytes)
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -185,6 +181,10 @@ def _refusal(answer: Answer) -> ModelyardError | None:
     if answer.headers.get(b"content-encoding", b"identity").lower() != b"identity":
         return UpstreamFailed("the upstream answers in a coding that was not asked for")
     return None
+
+
+def _outbound(rules: UpstreamRules) -> OutboundRules:
+    return OutboundRules(allow_private=rules.allow_private, ca_file=rules.ca_file)
 
 
 def is_for_caller(status: int) -> bool:

@@ -84,6 +84,7 @@ def server_specs(options: UpOptions, places: Places, sockets: Sockets) -> list[C
             "fds": [sockets.inference.fileno()],
             "grpc_fds": [sockets.grpc.fileno()],
             "pepper": str(places.pepper),
+            "sealing_key": str(places.sealing_key),
             "metrics": str(places.metrics),
             "auth": "required" if options.exposure.auth_required else "open",
             "threads": threads,
