@@ -34,10 +34,12 @@ def services(client: Client, *, as_json: bool) -> None:
 def status(client: Client, *, service: str, as_json: bool) -> None:
     """Show SERVICE: phase, reason, what answers, on which servers."""
     info = client.service(service).info
+    account = client.send(calls.read("services", service, "account", project=client.connection.project))
     if as_json:
-        print_json(info.document)
+        print_json({**info.document, "account": account})
         return
     _print_status(info)
+    click.echo(_account_line(account))
 
 
 @click.command(short_help="Ask a service.")
@@ -117,6 +119,22 @@ def _plain(answer: Prediction) -> dict[str, object]:
         "request_id": answer.request_id,
         "outputs": {name: values.tolist() for name, values in answer.outputs.items()},
     }
+
+
+def _account_line(account: dict[str, Any]) -> str:
+    """What became of all requests, in one line."""
+
+    def part(name: str, reasons: dict[str, int]) -> str:
+        told = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+        return f"{name} {sum(reasons.values())}" + (f" ({told})" if told else "")
+
+    parts = (
+        f"answered {account['answered']}",
+        part("rejected", account["rejected"]),
+        part("lost", account["lost"]),
+        f"in flight {account['in_flight']}",
+    )
+    return f"inputs   received {account['received']} = {' + '.join(parts)}"
 
 
 def _print_status(info: ServiceInfo) -> None:

@@ -158,7 +158,10 @@ class BackendStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReport:
-    """A model server's heartbeat and acknowledgement of a table."""
+    """A model server's heartbeat and acknowledgement of a table.
+
+    `table_refused` says why the newest table that it was offered is not in effect: it names the field.
+    """
 
     server: str
     pid: int
@@ -166,4 +169,5 @@ class ServerReport:
     table_revision: int
     backends: tuple[BackendStatus, ...] = ()
     in_flight: int = 0
+    table_refused: str = ""
     sketches: tuple[Sketch, ...] = ()

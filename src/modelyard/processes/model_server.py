@@ -26,7 +26,6 @@ import msgspec
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.platform import StartRefused
 from modelyard.domain.routing import RoutingTable, ServerReport
-from modelyard.foundation.documents import from_json
 from modelyard.foundation.http import (
     EdgeLimits,
     EdgeSettings,
@@ -38,12 +37,13 @@ from modelyard.foundation.http import (
 )
 from modelyard.foundation.listening import bind
 from modelyard.foundation.metrics import Book
+from modelyard.foundation.metrics.inputs import ACCOUNT
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
 from modelyard.foundation.telemetry import set_up_logging
 from modelyard.inference.admission import SharedLimits
 from modelyard.inference.grpc import GrpcListener, GrpcSettings, serve_grpc
-from modelyard.inference.routing import ACCOUNT, BoardOptions, ControlLink, Switchboard, TableStore
+from modelyard.inference.routing import BoardOptions, ControlLink, Switchboard, TableStore, read_table
 from modelyard.inference.server import AccessLog, InferenceHandler, Pages
 from modelyard.ports.runtime import LoadOptions
 from modelyard.processes.tls_config import TlsConfig, tls_files
@@ -175,7 +175,7 @@ class ModelServer:
 
     def _take_first_table(self) -> None:
         if self.config.table.static is not None:
-            self._take(from_json(Path(self.config.table.static).read_bytes(), RoutingTable))
+            self._take(read_table(Path(self.config.table.static).read_bytes()))
         else:
             kept = self._store.load()
             if kept is not None:
@@ -218,6 +218,7 @@ class ModelServer:
             table_revision=self._board.acknowledged,
             backends=self._board.statuses(),
             in_flight=self._board.in_flight,
+            table_refused="" if self._link is None else self._link.refused,
             sketches=self._board.sketches(),
         )
 

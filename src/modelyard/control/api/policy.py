@@ -105,6 +105,7 @@ POLICY: Final[Mapping[tuple[str, str], Rule]] = {
     ("GET", _SERVICE): _READ,
     ("PUT", _SERVICE): _DEPLOY,
     ("DELETE", _SERVICE): _DEPLOY,
+    ("GET", f"{_SERVICE}/account"): _READ,
     ("GET", f"{_SERVICE}/revisions"): _READ,
     ("POST", f"{_SERVICE}/rollback"): _DEPLOY,
     ("GET", f"{_SERVICE}/rollout"): _READ,

@@ -11,7 +11,13 @@ from modelyard.control.deployments.rollouts import Decision, Rollouts
 from modelyard.control.deployments.schemas import NAME, MoveBody, NewService, PromoteBody, RollbackBody, ServiceBody
 from modelyard.control.deployments.service import Deployments
 from modelyard.control.deployments.store import Stored
-from modelyard.control.deployments.view import Addresses, revision_document, rollout_document, service_document
+from modelyard.control.deployments.view import (
+    Addresses,
+    account_document,
+    revision_document,
+    rollout_document,
+    service_document,
+)
 from modelyard.control.deployments.wishes import Wish
 from modelyard.control.identity import Principal, caller, reach_of, require
 from modelyard.control.nodes import Board
@@ -20,6 +26,7 @@ from modelyard.control.records import Answer as Remembered
 from modelyard.domain.access import Verb
 from modelyard.domain.errors.platform import NotFound
 from modelyard.foundation.documents import to_json, to_plain
+from modelyard.foundation.metrics.inputs import account_of
 
 router = APIRouter(tags=["services"])
 ServiceName = Annotated[str, Path(pattern=NAME, max_length=63)]
@@ -77,6 +84,18 @@ def delete_service(
     who = caller(request)
     parts_of(request).get(Deployments).delete(who, project or who.project, service, if_match=if_match)
     return Response(status_code=202)
+
+
+@router.get("/services/{service}/account", summary="What became of every request of a service")
+def show_account(request: Request, service: ServiceName, *, project: Project = None) -> dict[str, Any]:
+    """What became of every request, over all servers and their restarts.
+
+    received = answered + rejected + lost + in flight; rejected and lost by reason.
+    """
+    who, parts = caller(request), parts_of(request)
+    place = project or who.project
+    parts.get(Deployments).find(who, place, service)
+    return account_document(account_of(parts.places.metrics, place, service))
 
 
 @router.get("/services/{service}/revisions", summary="Every change of a service")

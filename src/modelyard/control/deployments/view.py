@@ -11,6 +11,7 @@ from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.rollout import Strategy
 from modelyard.domain.routing import ServerReport
 from modelyard.foundation.documents import to_plain
+from modelyard.foundation.metrics.inputs import InputAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,18 @@ def _rollout(service: Service) -> dict[str, Any] | None:
     }
 
 
+def account_document(account: InputAccount) -> dict[str, Any]:
+    """What became of every request of a service, by reason where there are several."""
+    return {
+        "received": account.received,
+        "answered": account.answered,
+        "rejected": dict(account.rejected),
+        "lost": dict(account.lost),
+        "in_flight": account.in_flight,
+        "balanced": account.is_balanced,
+    }
+
+
 def url_of(service: Service, inference_url: str) -> str:
     """The address at which the service answers."""
     where = "" if service.project == DEFAULT_PROJECT else f"/p/{service.project}"
@@ -132,9 +145,14 @@ def _conditions(service: Service, servers: Sequence[ServerReport]) -> list[dict[
         {
             "type": "Acknowledged",
             "status": status.awaiting is None,
-            "reason": f"{waiting} model servers have not taken over table {status.awaiting}" if waiting else "",
+            "reason": _unacknowledged(waiting, status.awaiting, servers) if waiting else "",
         },
     ]
+
+
+def _unacknowledged(waiting: int, table: int | None, servers: Sequence[ServerReport]) -> str:
+    said = [f"{report.server}: {report.table_refused}" for report in servers if report.table_refused]
+    return "; ".join([f"{waiting} model servers have not taken over table {table}", *said])
 
 
 def _servers(service: Service, revision: int, servers: Sequence[ServerReport]) -> list[dict[str, Any]]:

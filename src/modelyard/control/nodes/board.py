@@ -90,4 +90,4 @@ class Board:
 
 
 def _content(report: ServerReport) -> tuple[object, ...]:
-    return report.table_revision, report.backends, report.pid
+    return report.table_revision, report.backends, report.pid, report.table_refused

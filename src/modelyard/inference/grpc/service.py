@@ -8,12 +8,13 @@ from google.protobuf import json_format
 
 from modelyard.domain.errors.inference import NotReady
 from modelyard.foundation.metrics import Group
+from modelyard.foundation.metrics.inputs import ACCOUNT
 from modelyard.inference.admission import Caller
 from modelyard.inference.grpc.messages import POOL, message
 from modelyard.inference.grpc.names import INFERENCE
 from modelyard.inference.grpc.rpc import Answer, Question
 from modelyard.inference.protocol import model_configuration, model_metadata, statistics
-from modelyard.inference.routing import ACCOUNT, ServedBackend, Service, Switchboard
+from modelyard.inference.routing import ServedBackend, Service, Switchboard
 from modelyard.inference.server.pages import EXTENSIONS, index_rows, live_versions, no_loading
 from modelyard.inference.server.reach import backend_of, readable_services, require_deploy, service_to_read
 from modelyard.inference.server.statistics import model_statistics

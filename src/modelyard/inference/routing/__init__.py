@@ -2,13 +2,13 @@
 
 from modelyard.inference.routing.backends import BackendState, ServedBackend
 from modelyard.inference.routing.control_link import ControlLink
-from modelyard.inference.routing.measures import ACCOUNT, FAMILIES
+from modelyard.inference.routing.measures import FAMILIES
 from modelyard.inference.routing.services import Service
 from modelyard.inference.routing.store import TableStore
 from modelyard.inference.routing.switchboard import BoardOptions, Switchboard
+from modelyard.inference.routing.table_checks import read_table
 
 __all__ = [
-    "ACCOUNT",
     "FAMILIES",
     "BackendState",
     "BoardOptions",
@@ -17,4 +17,5 @@ __all__ = [
     "Service",
     "Switchboard",
     "TableStore",
+    "read_table",
 ]

@@ -12,11 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from modelyard.domain.errors.platform import Unavailable
+from modelyard.domain.errors.platform import InvalidRequest, Unavailable
 from modelyard.domain.routing import RoutingTable, ServerReport
-from modelyard.foundation.documents import from_json, to_json
+from modelyard.foundation.documents import to_json
+from modelyard.inference.routing.table_checks import read_table
 
 WAIT_S: Final = 20.0
 REPORT_EVERY_S: Final = 2.0
@@ -38,6 +37,8 @@ class ControlLink:
         self._socket = socket
         self._server = server
         self._changed = asyncio.Event()
+        self.refused = ""
+        """Why the newest table that was offered is not in effect; empty when it is."""
 
     def changed(self) -> None:
         """Something worth reporting has happened."""
@@ -52,17 +53,28 @@ class ControlLink:
                 table = await self._next_table(path)
                 if table is not None:
                     take(table)
+                    self.refused = ""
                 pause = _FIRST_PAUSE_S
-            except (OSError, TimeoutError, EOFError, Unavailable, msgspec.MsgspecError) as error:
+                continue
+            except InvalidRequest as error:
+                self._refuse(error)
+            except (OSError, TimeoutError, EOFError, Unavailable) as error:
                 _log.debug("no routing table from the control plane", extra={"reason": str(error)})
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (spreads load, hides nothing)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (spreads load, hides nothing)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _refuse(self, error: InvalidRequest) -> None:
+        """Say once what is wrong with the table; the last good one stays in effect."""
+        if error.detail != self.refused:
+            self.refused = error.detail
+            _log.error("a routing table is refused", extra={"reason": error.detail})
+            self._changed.set()
 
     async def _next_table(self, path: str) -> RoutingTable | None:
         status, body = await ask(self._socket, "GET", path, patience_s=WAIT_S + _PATIENCE_S)
         if status not in (_OK, _NOT_MODIFIED):
             raise Unavailable(f"the control plane answered {status}")
-        return from_json(body, RoutingTable) if status == _OK else None
+        return read_table(body) if status == _OK else None
 
     async def report(self, current: Report) -> None:
         """Send what `current` gives when something changed, and every `REPORT_EVERY_S`, for ever."""

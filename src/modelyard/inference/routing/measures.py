@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Final
 
-from modelyard.foundation.metrics import Account, Book, Counter, Family, Histogram, Kind
+from modelyard.foundation.metrics import Book, Counter, Family, Histogram, Kind
+from modelyard.foundation.metrics.inputs import ANSWERED, IN_FLIGHT, LOST, RECEIVED, REJECTED
 from modelyard.inference.admission import Pressure
 from modelyard.inference.batching import Call
 
@@ -48,20 +49,6 @@ REQUESTS: Final = _counter(
 ROWS: Final = _counter("modelyard_inferences_total", "Rows that models answered.", *_MODEL)
 RUNS: Final = _counter("modelyard_executions_total", "Runs of models; rows ÷ runs is the batch size.", *_MODEL)
 FAILURES: Final = _counter("modelyard_run_failures_total", "Runs that raised.", *_MODEL)
-RECEIVED: Final = _counter("modelyard_inputs_received_total", "Inference requests received for a service.", *_SERVICE)
-ANSWERED: Final = _counter("modelyard_inputs_answered_total", "Requests that a model answered or failed on.", *_SERVICE)
-REJECTED: Final = _counter(
-    "modelyard_inputs_rejected_total", "Requests refused before a model saw them, by error code.", *_SERVICE, "reason"
-)
-LOST: Final = _counter(
-    "modelyard_inputs_lost_total",
-    "Requests accepted that got no prediction: timeout, cancelled, worker_died, process_died.",
-    *_SERVICE,
-    "reason",
-)
-IN_FLIGHT: Final = Family(
-    name="modelyard_inputs_in_flight", kind=Kind.GAUGE, help="Requests received and not settled yet.", labels=_SERVICE
-)
 MODEL_MEMORY: Final = Family(
     name="modelyard_model_memory_bytes",
     kind=Kind.GAUGE,
@@ -108,7 +95,6 @@ TABLE_REVISION: Final = Family(
     labels=("process",),
 )
 
-ACCOUNT: Final = Account(received=RECEIVED, settled=(ANSWERED, REJECTED), lost=LOST, in_flight=IN_FLIGHT)
 FAMILIES: Final = (
     REQUEST_DURATION,
     INFERENCE_DURATION,

@@ -4,10 +4,10 @@ import logging
 import os
 from pathlib import Path
 
-import msgspec
-
+from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.routing import RoutingTable
-from modelyard.foundation.documents import from_json, to_json
+from modelyard.foundation.documents import to_json
+from modelyard.inference.routing.table_checks import read_table
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ class TableStore:
         if self._path is None or not self._path.exists():
             return None
         try:
-            self.table = from_json(self._path.read_bytes(), RoutingTable)
-        except (OSError, msgspec.MsgspecError) as error:
+            self.table = read_table(self._path.read_bytes())
+        except (OSError, InvalidRequest) as error:
             _log.warning("the kept routing table cannot be read", extra={"reason": str(error)})
             return None
         return self.table

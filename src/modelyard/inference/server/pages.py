@@ -9,6 +9,7 @@ from modelyard.domain.errors.platform import Forbidden, NotSupported
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.metrics import Group, render
 from modelyard.foundation.metrics.exposition import CONTENT_TYPE
+from modelyard.foundation.metrics.inputs import ACCOUNT
 from modelyard.inference.admission import Caller
 from modelyard.inference.protocol import (
     model_configuration,
@@ -17,7 +18,7 @@ from modelyard.inference.protocol import (
     server_metadata,
     statistics,
 )
-from modelyard.inference.routing import ACCOUNT, FAMILIES, BackendState, ServedBackend, Service, Switchboard
+from modelyard.inference.routing import FAMILIES, BackendState, ServedBackend, Service, Switchboard
 from modelyard.inference.server.addresses import Address, Page
 from modelyard.inference.server.answers import send_json
 from modelyard.inference.server.reach import backend_of, readable_services, require_deploy, service_to_read
