@@ -57,6 +57,15 @@ class Resilience:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseCache:
+    """How long, and how much of, answers are kept in each process: the oldest use goes first."""
+
+    ttl_s: float
+    max_entries: int = 10_000
+    max_bytes: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
     """One model version that may answer for a service.
 
@@ -113,6 +122,7 @@ class ServiceRoute:
     sticky: str | None = None
     watched: bool = False
     resilience: Resilience = field(default_factory=Resilience)
+    cache: ResponseCache | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

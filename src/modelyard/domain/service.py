@@ -8,7 +8,7 @@ from typing import Final
 from modelyard.domain.contract import Isolation
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.rollout import Rollout, Shadow
-from modelyard.domain.routing import Batching, Limits, Resilience
+from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,7 @@ class ServiceSpec:
     limits: Limits = field(default_factory=Limits)
     batching: Batching = field(default_factory=Batching)
     resilience: Resilience = field(default_factory=Resilience)
+    cache: ResponseCache | None = None
     rollout: Rollout = field(default_factory=Rollout)
     shadow: Shadow | None = None
     alias: str | None = None

@@ -48,6 +48,7 @@ def route_of(service: Service, *, packages: str) -> ServiceRoute | None:
         limits=spec.limits,
         batching=spec.batching,
         resilience=spec.resilience,
+        cache=spec.cache,
         matches=_matches(service),
         sticky=way.sticky,
         watched=is_canary(service) and way.guard is not Guard.OFF,

@@ -8,7 +8,7 @@ from modelyard.control.deployments.wishes import MOST_REPLICAS, ShadowWish, Wish
 from modelyard.domain.contract import Isolation
 from modelyard.domain.names import NAME_PATTERN
 from modelyard.domain.rollout import CanaryMatch, Guard, Rollout, Strategy, Watched
-from modelyard.domain.routing import Batching, Limits, Resilience
+from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
 from modelyard.domain.service import Replicas
 
 NAME: Final = f"^{NAME_PATTERN}$"
@@ -58,6 +58,16 @@ class ResilienceBody(BaseModel):
     breaker_failures: int = Field(default=8, ge=1, le=10_000, description="Failures in a row that open the circuit.")
     eject: bool = Field(default=True, description="Set workers aside that fail or are slow where others are not.")
     slow_factor: float = Field(default=3.0, ge=1.5, le=1000, description="How many times slower is slow.")
+
+
+class CacheBody(BaseModel):
+    """Answers that are kept in each model server and given again for the same question."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ttl_s: float = Field(gt=0, le=30 * 86_400, description="Seconds after which an answer is made anew.")
+    max_entries: int = Field(default=10_000, ge=1, le=10_000_000)
+    max_bytes: int = Field(default=64 << 20, ge=1024, le=1 << 40)
 
 
 class MatchBody(BaseModel):
@@ -139,6 +149,7 @@ class ServiceBody(BaseModel):
     limits: LimitsBody | None = None
     batching: BatchingBody | None = None
     resilience: ResilienceBody | None = None
+    cache: CacheBody | Literal["off"] | None = Field(default=None, description="A response cache; default: none.")
     rollout: RolloutBody | None = Field(default=None, description="The way to this version; default: at once.")
     shadow: ShadowBody | None = None
     why: str = Field(default="", max_length=500, description="Why, for history.")
@@ -161,6 +172,7 @@ class ServiceBody(BaseModel):
             limits=None if limits is None else Limits(**limits.model_dump()),
             batching=None if batching is None else Batching(**batching.model_dump()),
             resilience=None if self.resilience is None else Resilience(**self.resilience.model_dump()),
+            cache=ResponseCache(**self.cache.model_dump()) if isinstance(self.cache, CacheBody) else self.cache,
             rollout=None if self.rollout is None else self.rollout.value(),
             shadow=None if self.shadow is None else self.shadow.value(),
             why=self.why,

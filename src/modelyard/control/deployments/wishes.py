@@ -6,7 +6,7 @@ A new field of a service's spec is added in four places: `ServiceSpec` (or a val
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from modelyard.control.catalog import VersionRecord, resolve
 from modelyard.control.records import Transaction
@@ -15,7 +15,7 @@ from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest, NotSupported
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.rollout import Guard, Rollout, Shadow, Strategy
-from modelyard.domain.routing import Batching, Limits, Resilience
+from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
 from modelyard.domain.service import Replicas, ServiceSpec
 
 MOST_REPLICAS: Final = 64
@@ -53,6 +53,7 @@ class Wish:
     limits: Limits | None = None
     batching: Batching | None = None
     resilience: Resilience | None = None
+    cache: ResponseCache | Literal["off"] | None = None
     rollout: Rollout | None = None
     shadow: ShadowWish | None = None
     why: str = ""
@@ -90,12 +91,19 @@ def spec_of(
         limits=wish.limits or (present.limits if present else Limits()),
         batching=wish.batching or (present.batching if present else Batching()),
         resilience=wish.resilience or (present.resilience if present else Resilience()),
+        cache=_cache(wish, present),
         rollout=rollout,
         shadow=shadow,
         alias=alias,
         follow=wish.follow and alias is not None,
     )
     return spec, how
+
+
+def _cache(wish: Wish, present: ServiceSpec | None) -> ResponseCache | None:
+    if wish.cache is None:
+        return present.cache if present else None
+    return None if wish.cache == "off" else wish.cache
 
 
 def check_rollout(rollout: Rollout, replicas: Replicas, isolation: Isolation) -> None:

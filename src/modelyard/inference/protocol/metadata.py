@@ -36,6 +36,8 @@ class ModelStatistics:
     compute_input: Spent = field(default_factory=Spent)
     compute_infer: Spent = field(default_factory=Spent)
     compute_output: Spent = field(default_factory=Spent)
+    cache_hit: Spent = field(default_factory=Spent)
+    cache_miss: Spent = field(default_factory=Spent)
     batches: Sequence[tuple[int, Spent]] = ()
     memory_bytes: int | None = None
 
@@ -84,7 +86,7 @@ def model_configuration(name: str, platform: str, contract: ModelContract, *, ma
 
 
 def statistics(models: Iterable[ModelStatistics]) -> Document:
-    """`GET /v2/models/stats`. There is no response cache, so its counts are 0."""
+    """`GET /v2/models/stats`. Without a response cache its counts are 0."""
     return {"model_stats": [_statistics(model) for model in models]}
 
 
@@ -103,7 +105,7 @@ def _statistics(model: ModelStatistics) -> Document:
         "last_inference": model.last_inference_ms,
         "inference_count": model.inference_count,
         "execution_count": model.execution_count,
-        "inference_stats": stages | {"cache_hit": _spent(Spent()), "cache_miss": _spent(Spent())},
+        "inference_stats": stages | {"cache_hit": _spent(model.cache_hit), "cache_miss": _spent(model.cache_miss)},
         "batch_stats": [{"batch_size": size, "compute_infer": _spent(spent)} for size, spent in model.batches],
         "memory_usage": [],
         "response_stats": {},

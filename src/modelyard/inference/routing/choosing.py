@@ -15,11 +15,12 @@ from typing import Final, Generic, TypeVar
 
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.routing import Match
+from modelyard.inference.admission import Caller
 from modelyard.inference.routing.backends import ServedBackend
 
 T = TypeVar("T")
 Fields = Mapping[bytes, bytes]
-Identify = Callable[[bytes | None], str]
+Identify = Callable[[bytes | None], Caller]
 MOST_CALLERS: Final = 100_000
 _TURN: Final = 1 << 64
 
@@ -81,7 +82,7 @@ class Callers:
 class Matches:
     """Backends by what a request says of itself; the first match that fits decides.
 
-    `identify` gives the id of the key behind an Authorization header.
+    `identify` gives the caller behind an Authorization header.
     """
 
     def __init__(self, matches: Sequence[Match], backends: Mapping[int, ServedBackend], identify: Identify) -> None:
@@ -105,6 +106,6 @@ class Matches:
 
     def _key(self, fields: Fields) -> str:
         try:
-            return self._identify(fields.get(b"authorization"))
+            return self._identify(fields.get(b"authorization")).key
         except ModelyardError:
             return ""

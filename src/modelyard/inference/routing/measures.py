@@ -88,6 +88,12 @@ CIRCUIT_OPEN: Final = Family(
     help="Processes in which the circuit to the isolated workers is open.",
     labels=_SERVICE,
 )
+CACHE_LOOKUP: Final = Family(
+    name="modelyard_response_cache_lookup_seconds",
+    kind=Kind.HISTOGRAM,
+    help="Looking for a kept answer, by outcome: hit, miss. Only of services with a response cache.",
+    labels=(*_MODEL, "outcome"),
+)
 TABLE_REVISION: Final = Family(
     name="modelyard_routing_table_revision",
     kind=Kind.GAUGE,
@@ -115,6 +121,7 @@ FAMILIES: Final = (
     SENT_RUNS,
     LEFT_ALONE,
     CIRCUIT_OPEN,
+    CACHE_LOOKUP,
     TABLE_REVISION,
 )
 """All of them, in the order they are shown."""
@@ -214,6 +221,10 @@ class BackendMeasures:
         if given:
             self._service.ok(len(given))
             _observe_since(self._request, given, now)
+
+    def looked_up(self, took: float, *, found: bool) -> None:
+        """A kept answer was looked for."""
+        self._book.histogram(CACHE_LOOKUP, *self._labels, "hit" if found else "miss").observe(took)
 
     def began(self, started: float) -> None:
         """An answer that streams has begun."""

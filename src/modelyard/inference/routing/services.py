@@ -10,6 +10,7 @@ from modelyard.domain.upstreams import UpstreamProtocol
 from modelyard.inference.admission import Allowance, Gate, Hold, Room, SharedLimits, TokenBucket, read_urgency
 from modelyard.inference.batching import Call
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend
+from modelyard.inference.routing.caching import CachedChoice, KeptAnswers
 from modelyard.inference.routing.choosing import Callers, Coin, Fields, Identify, Matches
 from modelyard.inference.routing.comparison import Comparison
 from modelyard.inference.routing.measures import ServiceMeasures
@@ -39,6 +40,7 @@ class Service:
         self.deadline_s = deadline_s
         self._identify = identify
         self._rules: tuple[object, ...] = ()
+        self._kept: KeptAnswers | None = None
         self._most = bound
         self._bound = bound
         self._low = bound
@@ -160,10 +162,20 @@ class Service:
     def _arrange(self, choices: Sequence[tuple[ServedBackend, int]]) -> None:
         """Let the requests be divided between these. What the goal does not ask for costs a request nothing."""
         goal = self.goal
-        rules = (tuple(choices), goal.matches, goal.sticky, goal.watched, tuple(self.live))
+        rules = (tuple(choices), goal.matches, goal.sticky, goal.watched, goal.cache, tuple(self.live))
         if rules == self._rules:
             return
         self._rules = rules
+        self._divide(choices)
+        if goal.cache is None or goal.watched:  # while revisions are compared, every answer is the model's own
+            self._kept = None
+            return
+        if self._kept is None or self._kept.wish != goal.cache:
+            self._kept = KeptAnswers(goal.cache)
+        self.choose = CachedChoice(self.choose, self._kept, lambda given: self._identify(given).project)
+
+    def _divide(self, choices: Sequence[tuple[ServedBackend, int]]) -> None:
+        goal = self.goal
         self.split = Coin(choices) if goal.watched else Split(choices)
         if goal.watched:
             self.comparison.begin(choices)

@@ -22,7 +22,7 @@ from modelyard.domain.sketches import Sketch
 from modelyard.domain.upstreams import Upstream, UpstreamProtocol, UpstreamRules
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.metrics import Book
-from modelyard.inference.admission import FILE, RECORDS, Allowances, KeyRing, SharedLimits
+from modelyard.inference.admission import FILE, RECORDS, Allowances, Caller, KeyRing, SharedLimits
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend, batch_limits
 from modelyard.inference.routing.measures import TABLE_REVISION, BackendMeasures, PoolMeasures, ServiceMeasures
 from modelyard.inference.routing.models import ModelKey, ModelShelf
@@ -98,6 +98,10 @@ class Switchboard:
             self._take(place, route)
         self._settle()
 
+    def _identify(self, authorization: bytes | None) -> Caller:
+        """Who asks, by the keys of the present table."""
+        return self.keys.identify(authorization)
+
     def _key_limits(self) -> SharedLimits:
         """The mapped file of keys and projects, beside that of services; made when the first of them has a limit."""
         if self._of_keys is None:
@@ -168,7 +172,7 @@ class Switchboard:
                 measures,
                 bound=options.max_in_flight,
                 deadline_s=options.deadline_s,
-                identify=lambda authorization: self.keys.identify(authorization).key,
+                identify=self._identify,
             )
             self.services[place] = service
         service.goal = route

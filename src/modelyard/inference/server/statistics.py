@@ -35,6 +35,8 @@ def _entry(group: Group, name: str, *, version: str, labels: tuple[str, ...]) ->
         compute_input=Spent(count=success.count),
         compute_infer=_spent(group, measures.INFERENCE_DURATION, labels),
         compute_output=Spent(count=success.count),
+        cache_hit=_spent(group, measures.CACHE_LOOKUP, (*labels, "hit")),
+        cache_miss=_spent(group, measures.CACHE_LOOKUP, (*labels, "miss")),
         memory_bytes=int(group.value(measures.MODEL_MEMORY, *labels)),
     )
 
