@@ -47,7 +47,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "rollback": ("modelyard.cli.deploying:rollback", "Go back to an earlier revision."),
         "scale": ("modelyard.cli.deploying:scale", "Change the number of workers."),
         "undeploy": ("modelyard.cli.deploying:undeploy", "Take a service away."),
-        "nodes": ("modelyard.cli.services:nodes", "What runs where."),
+        "nodes": ("modelyard.cli.nodes:nodes", "What runs where."),
+        "node": ("modelyard.cli.nodes:node", "Show a node, cordon it, drain it."),
     },
     "Governance": {
         "keys": ("modelyard.cli.governance:keys", "API keys: bootstrap, create, list, revoke."),

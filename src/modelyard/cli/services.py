@@ -69,20 +69,6 @@ def predict(client: Client, *, service: str, data: str, version: str | None, as_
     say(f"{answer.service} version {answer.version}, request {answer.request_id}")
 
 
-@click.command(short_help="What runs where.")
-@json_option
-@platform_command
-def nodes(client: Client, *, as_json: bool) -> None:
-    """List the machines of the platform and what they hold."""
-    rows = client.send(calls.listing("nodes"))
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        row["memory"] = size_text(row["memory_bytes"])
-    print_table(rows, ("name", "state", "cpus", "memory", "servers", "models"), empty="no nodes")
-
-
 def _read_data(text: str) -> Any:  # noqa: ANN401  (rows, records, a DataFrame or a V2 body)
     if not text.startswith("@"):
         return _json(text)

@@ -51,6 +51,7 @@ class Teller:
 @click.option("--inference-port", type=click.IntRange(0, 65535), help="Without it 8080 or the next free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), help="Without it 8081 or the next free one.")
 @click.option("--servers", type=click.IntRange(1, 64), help="Listening model servers.  [default: one a core]")
+@click.option("--nodes", type=click.IntRange(0, 16), help="Nodes of this machine that keep isolated workers apart.")
 @click.option("--auth", type=click.Choice(["open", "required"]), help="Default: open on loopback, else required.")
 @click.option("--tls-cert", type=click.Path(path_type=Path, exists=True), help="TLS certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="TLS key, PEM.")
@@ -66,6 +67,7 @@ def up(  # noqa: PLR0913  (one parameter an option)
     inference_port: int | None,
     grpc_port: int | None,
     servers: int | None,
+    nodes: int | None,
     auth: str | None,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -86,7 +88,7 @@ def up(  # noqa: PLR0913  (one parameter an option)
         trusted_proxies=proxies,
         allowed_hosts=hosts,
     )
-    given = {"data": data, "servers": servers}
+    given = {"data": data, "servers": servers, "nodes": nodes}
     options = UpOptions(
         control_port=control_port,
         inference_port=inference_port,

@@ -13,11 +13,17 @@ class ReplicaState(StrEnum):
     READY = "ready"
     FAILED = "failed"
     STOPPING = "stopping"
+    LOST = "lost"
+    """Its node says nothing any more: it may run or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSpec:
-    """One replica to be run. `id` is deterministic (`project.service.revision.index`): started twice, it is one."""
+    """One replica to be run. `id` is deterministic (`project.service.revision.index`): started twice, it is one.
+
+    `node` is where it shall run, "" where the orchestrator places replicas itself. Started on another node than where
+    it runs, it moves: the new one is made ready first, then the old one ends.
+    """
 
     id: str
     project: str
@@ -26,11 +32,15 @@ class ReplicaSpec:
     package: str
     threads: int = 1
     memory_bytes: int | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """A replica as observed. `address` is a Unix socket path or `host:port`; `restarts` counts crashes."""
+    """A replica as observed. `address` is a Unix socket path or `host:port`; `restarts` counts crashes.
+
+    `moving_to` is the node on which it is being made ready meanwhile, "" when it stays.
+    """
 
     id: str
     state: ReplicaState
@@ -38,15 +48,20 @@ class Replica:
     node: str
     restarts: int = 0
     reason: str = ""
+    moving_to: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abilities:
-    """What this orchestrator can do; what it cannot is refused with the reason, never coerced."""
+    """What this orchestrator can do; what it cannot is refused with the reason, never coerced.
+
+    With `places_itself` it chooses the node of a replica; else it wants to be told.
+    """
 
     limits_memory: bool
     limits_cpu: bool
     many_nodes: bool
+    places_itself: bool = False
 
 
 class Orchestrator(Protocol):

@@ -33,6 +33,7 @@ def child(  # noqa: PLR0913  (one parameter a fact of the child)
     fds: tuple[int, ...] = (),
     log: Path | None = None,
     tied: bool = True,
+    own_session: bool = True,
     facts: Mapping[str, str] | None = None,
 ) -> ChildSpec:
     """A child that runs `modelyard.processes.<module>` with `config`, which is written to `place`/`name`.json."""
@@ -48,5 +49,6 @@ def child(  # noqa: PLR0913  (one parameter a fact of the child)
         fds=fds,
         log=log,
         tied=tied,
+        own_session=own_session,
         facts=facts or {},
     )

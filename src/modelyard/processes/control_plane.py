@@ -9,6 +9,7 @@ drains. Predictions do not come through here: this process may be killed at any 
 
 import asyncio
 import os
+import platform
 import signal
 import socket
 import sys
@@ -44,7 +45,7 @@ from modelyard.control.intake import (
     no_step,
     open_intake,
 )
-from modelyard.control.nodes import Board
+from modelyard.control.nodes import Board, Roster
 from modelyard.control.records import ControlParts, Transaction
 from modelyard.control.traffic import InternalApp, Publisher, TableFeed
 from modelyard.domain.errors import ModelyardError, quote
@@ -101,6 +102,7 @@ class ControlConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     address_file: str | None = None
     internal_socket: str | None = None
     supervisor_socket: str | None = None
+    nodes: dict[str, str] = msgspec.field(default_factory=dict)
     auth: Literal["open", "required"] = "open"
     tls: TlsConfig | None = None
     hosts: list[str] = msgspec.field(default_factory=list)
@@ -148,6 +150,9 @@ class ControlPlane:
         centre, desk = self._intake(parts)
         self._stack.callback(centre.close)
         board = Board(parts.clock, expected=self.config.model_servers)
+        keepers = self._keepers()
+        roster = Roster(parts.database, names=tuple(keepers), agents=tuple(self.config.nodes), clock=parts.clock)
+        parts.put(Roster, roster)
         issuers = self._issuers()
         parts.put(IssuerBook, issuers)
         publisher = Publisher(
@@ -157,7 +162,7 @@ class ControlPlane:
             board=board,
             issuers=issuers,
         )
-        orchestrators = self._orchestrators()
+        orchestrators = _orchestrators(keepers)
         deployments = Deployments(
             parts.database, publish=publisher, packages=self.places.packages, targets=orchestrators
         )
@@ -184,7 +189,7 @@ class ControlPlane:
         reconciler.start()
         self._stack.push_async_callback(asyncio.to_thread, reconciler.stop)
         self._stack.callback(asyncio.get_running_loop().create_task(_sweep(desk)).cancel)
-        await self._serve_internal(InternalApp(feed, board), feed)
+        await self._serve_internal(InternalApp(feed, board, roster), feed)
         return await self._serve_api(parts)
 
     def _parts(self) -> ControlParts:
@@ -222,10 +227,12 @@ class ControlPlane:
         centre, desk, _ = open_intake(intake, describe=partial(problem, request_id=""))
         return centre, desk
 
-    def _orchestrators(self) -> Mapping[str, Orchestrator]:
-        local: Any = ORCHESTRATORS.get("local")
+    def _keepers(self) -> dict[str, Path]:
+        """Who keeps isolated workers: the agents of the nodes, or the supervisor as the only node."""
+        if self.config.nodes:
+            return {name: Path(path) for name, path in self.config.nodes.items()}
         path = self.config.supervisor_socket
-        return {"local": local(self.places.supervisor_socket if path is None else Path(path))}
+        return {platform.node() or "localhost": self.places.supervisor_socket if path is None else Path(path)}
 
     async def _serve_internal(self, app: InternalApp, feed: TableFeed) -> None:
         path = self.config.internal_socket
@@ -307,6 +314,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the control plane cannot start: {error}", file=sys.stderr)  # noqa: T201  (last words)
         return EXIT_REFUSED
     return 0
+
+
+def _orchestrators(keepers: Mapping[str, Path]) -> Mapping[str, Orchestrator]:
+    local: Any = ORCHESTRATORS.get("local")
+    return {"local": local(keepers)}
 
 
 async def _sweep(desk: UploadDesk) -> None:

@@ -113,6 +113,9 @@ POLICY: Final[Mapping[tuple[str, str], Rule]] = {
     ("POST", f"{_SERVICE}/rollout/abort"): _DEPLOY,
     ("GET", f"{_V1}/nodes"): _READ,
     ("GET", f"{_V1}/nodes/{{node}}"): _READ,
+    ("POST", f"{_V1}/nodes/{{node}}/cordon"): _ADMIN,
+    ("POST", f"{_V1}/nodes/{{node}}/drain"): _ADMIN,
+    ("POST", f"{_V1}/nodes/{{node}}/uncordon"): _ADMIN,
 }
 
 

@@ -1,9 +1,10 @@
-"""Where things run: this machine, its servers and what each of them says.
+"""Where things run: the nodes, what each says of itself, and which server and worker runs where and why.
 
-`Board` keeps the last report of every model server; `node_documents` tells what this machine is and what runs on it.
+`Board` keeps the last report of every model server; `Roster` the nodes with their heartbeats, what people want of them,
+and the placement of workers.
 """
 
 from modelyard.control.nodes.board import Board
-from modelyard.control.nodes.machine import node_documents
+from modelyard.control.nodes.roster import TOPIC, Node, Roster
 
-__all__ = ["Board", "node_documents"]
+__all__ = ["TOPIC", "Board", "Node", "Roster"]

@@ -1,34 +1,79 @@
-"""This machine as a node: what it has, what it gives, and which model runs where and why."""
+"""Nodes as the API shows them: what each has, what it gives, and what runs there and why."""
 
 import os
-import platform
+from collections.abc import Mapping
 from typing import Any
 
 import psutil
 
 from modelyard.control.nodes.board import Board
+from modelyard.control.nodes.roster import Node, Roster
+from modelyard.domain.nodes import NodeWish
 from modelyard.domain.routing import BackendStatus, ServerReport
+from modelyard.ports.orchestrator import Replica
 
 
-def node_documents(board: Board) -> list[dict[str, Any]]:
-    """All nodes; on the local orchestrator this machine alone."""
-    memory = psutil.virtual_memory()
-    alive, silent = board.alive(), board.silent()
-    return [
-        {
-            "name": platform.node() or "localhost",
-            "state": "ready" if alive else "silent" if silent else "empty",
-            "cpus": os.cpu_count() or 1,
-            "load": round(os.getloadavg()[0], 2),
-            "memory_bytes": memory.total,
-            "memory_available_bytes": memory.available,
-            "servers": [
-                *(_server(report, "ready", board) for report in alive),
-                *(_server(report, "silent", board) for report in silent),
-            ],
-            "models": sorted({f"{each.project}/{each.service}:{each.version}" for r in alive for each in r.backends}),
+def node_documents(board: Board, roster: Roster) -> list[dict[str, Any]]:
+    """All nodes. The listening servers belong to the machine as a whole, so the first node shows them."""
+    return [_document(node, board if index == 0 else None, roster) for index, node in enumerate(roster.nodes())]
+
+
+def _document(node: Node, board: Board | None, roster: Roster) -> dict[str, Any]:
+    alive, silent = (board.alive(), board.silent()) if board is not None else ((), ())
+    workers = roster.replicas_on(node.name)
+    models = {f"{each.project}/{each.service}:{each.version}" for r in alive for each in r.backends}
+    return {
+        "name": node.name,
+        "state": _state(node, alive, silent),
+        "why": node.why,
+        "reported_s_ago": node.age_s,
+        **_capacity(node),
+        "servers": [
+            *(_server(report, "ready", board) for report in alive if board is not None),
+            *(_server(report, "silent", board) for report in silent if board is not None),
+        ],
+        "workers": [_worker(replica, why) for replica, why in workers],
+        "models": sorted(models),
+    }
+
+
+def _state(node: Node, alive: tuple[ServerReport, ...], silent: tuple[ServerReport, ...]) -> str:
+    if not node.answers or (silent and not alive):
+        return "silent"
+    return "ready" if node.wish is NodeWish.OPEN else node.wish.value
+
+
+def _capacity(node: Node) -> Mapping[str, object]:
+    report = node.report
+    if report is not None:
+        return {
+            "cpus": report.cpus,
+            "load": report.load,
+            "memory_bytes": report.memory_bytes,
+            "memory_available_bytes": report.memory_available_bytes,
         }
-    ]
+    memory = psutil.virtual_memory()
+    return {
+        "cpus": os.cpu_count() or 1,
+        "load": round(os.getloadavg()[0], 2),
+        "memory_bytes": memory.total,
+        "memory_available_bytes": memory.available,
+    }
+
+
+def _worker(replica: Replica, why: str) -> dict[str, Any]:
+    project, service, revision, _ = replica.id.rsplit(".", 3)
+    return {
+        "id": replica.id,
+        "project": project.replace("~", "."),
+        "service": service.replace("~", "."),
+        "revision": revision,
+        "state": replica.state.value,
+        "restarts": replica.restarts,
+        "reason": replica.reason,
+        "moving_to": replica.moving_to,
+        "why": why,
+    }
 
 
 def _server(report: ServerReport, state: str, board: Board) -> dict[str, Any]:

@@ -5,32 +5,40 @@ A small ASGI application of its own, served on a Unix socket that only this user
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
 
-from modelyard.control.nodes import Board
+from modelyard.control.nodes import Board, Roster
 from modelyard.control.traffic.feed import TableFeed
+from modelyard.domain.nodes import NodeReport
 from modelyard.domain.routing import ServerReport
 from modelyard.foundation.documents import from_json
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _REPORT: Final = re.compile(r"/internal/v1/servers/([A-Za-z0-9._-]{1,128})/report")
+_NODE_REPORT: Final = re.compile(r"/internal/v1/nodes/([A-Za-z0-9._-]{1,255})/report")
 _LONGEST_WAIT_S: Final = 60.0
 _MAX_REPORT_BYTES: Final = 8 << 20
 
 
 class InternalApp:
-    """The application. Paths: `GET /internal/v1/table?after=N&wait_s=S`, `POST /internal/v1/servers/{id}/report`."""
+    """The application.
 
-    def __init__(self, feed: TableFeed, board: Board) -> None:
+    Paths: `GET /internal/v1/table?after=N&wait_s=S`, `POST /internal/v1/servers/{id}/report` and
+    `POST /internal/v1/nodes/{name}/report`.
+    """
+
+    def __init__(self, feed: TableFeed, board: Board, roster: Roster) -> None:
         self._feed = feed
         self._board = board
+        self._roster = roster
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -38,11 +46,12 @@ class InternalApp:
             await _lifespan(receive, send)
             return
         method, path = scope["method"], scope["path"]
-        report = _REPORT.fullmatch(path)
         if method == "GET" and path == "/internal/v1/table":
             await self._table(scope, send)
-        elif method == "POST" and report is not None:
-            await self._report(report[1], receive, send)
+        elif method == "POST" and (server := _REPORT.fullmatch(path)):
+            await self._hear_server(server[1], receive, send)
+        elif method == "POST" and (node := _NODE_REPORT.fullmatch(path)):
+            await self._hear_node(node[1], receive, send)
         elif method == "GET" and path == "/healthz":
             await _answer(send, 204)
         else:
@@ -62,28 +71,46 @@ class InternalApp:
         else:
             await _answer(send, 200, newest[1])
 
-    async def _report(self, server: str, receive: Receive, send: Send) -> None:
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if len(body) > _MAX_REPORT_BYTES:
-                await _answer(send, 413)
-                return
-            if not message.get("more_body", False):
-                break
-        try:
-            report = from_json(bytes(body), ServerReport)
-        except msgspec.MsgspecError:
+    async def _hear_server(self, name: str, receive: Receive, send: Send) -> None:
+        report = await _read_report(receive, send, ServerReport)
+        if report is not None and report.server == name:
+            self._board.take(report)
+            await _answer(send, 204)
+        elif report is not None:
             await _answer(send, 400)
-            return
-        if report.server != server:
+
+    async def _hear_node(self, name: str, receive: Receive, send: Send) -> None:
+        report = await _read_report(receive, send, NodeReport)
+        if report is not None and report.node == name:
+            self._roster.take(report)
+            await _answer(send, 204)
+        elif report is not None:
             await _answer(send, 400)
-            return
-        self._board.take(report)
-        await _answer(send, 204)
+
+
+async def _read_report(receive: Receive, send: Send, kind: type[T]) -> T | None:
+    """The report in the body; None when it is none, which is answered then."""
+    body = await _read(receive)
+    if body is None:
+        await _answer(send, 413)
+        return None
+    try:
+        return from_json(body, kind)
+    except msgspec.MsgspecError:
+        await _answer(send, 400)
+        return None
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body; None when it is too large, what there is of it when the sender went away."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > _MAX_REPORT_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 async def _answer(send: Send, status: int, body: bytes = b"") -> None:

@@ -36,7 +36,8 @@ class ChildSpec:
 
     `module` runs as `python -m module arguments… --ready-fd N`; the program writes a line to that descriptor and closes
     it when it can do its work. `fds` are descriptors it inherits under their numbers. `log` takes its output; None
-    leaves it on ours. `tied` children end when the supervisor does, however it ends; others go on serving.
+    leaves it on ours. `tied` children end when the supervisor does, however it ends; others go on serving. A child
+    without its `own_session` is in the supervisor's process group.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ChildSpec:
     fds: tuple[int, ...] = ()
     log: Path | None = None
     tied: bool = True
+    own_session: bool = True
     restart: bool = True
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -90,7 +92,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 pass_fds=(*self.spec.fds, write_fd),
-                start_new_session=True,
+                start_new_session=self.spec.own_session,
             )
         except BaseException:
             os.close(read_fd)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import psutil
 
 from modelyard.foundation.documents import from_json, to_json
 from modelyard.foundation.listening import url_host
@@ -20,7 +21,30 @@ from modelyard.processes.all_in_one.options import UpOptions
 from modelyard.processes.configuring import child, edge_config
 
 CONTROL: Final = "control-plane"
+NODE: Final = "node"
 _WORKER: Final = "model-worker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlaces:
+    """Where the workers of one keeper have their files: orders and settings, sockets, logs, environments."""
+
+    run: Path
+    workers: Path
+    logs: Path
+    environments: Path
+
+    @classmethod
+    def of(cls, places: Places, node: str | None = None) -> "WorkerPlaces":
+        """Those of the supervisor, or of a node's agent."""
+        run = places.run if node is None else places.run / "nodes" / node
+        workers = places.workers if node is None else run / "w"
+        return cls(run=run, workers=workers, logs=places.logs, environments=places.environments)
+
+    def create(self) -> None:
+        """Make the directories, private to the user."""
+        for place in (self.run, self.workers):
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +81,7 @@ def control_spec(options: UpOptions, places: Places, sockets: Sockets) -> ChildS
         "auth": "required" if exposure.auth_required else "open",
         "inference_url": f"{exposure.scheme}://{url_host(exposure.host)}:{port}",
         "model_servers": options.servers,
+        "nodes": {name: str(keeper_socket(places, name)) for name in options.node_names},
         "settings": str(options.settings.resolve()) if options.settings else None,
         **edge_config(exposure),
     }
@@ -105,6 +130,34 @@ def server_specs(options: UpOptions, places: Places, sockets: Sockets) -> list[C
     return specs
 
 
+def keeper_socket(places: Places, node: str) -> Path:
+    """Where the agent of a node takes orders."""
+    return WorkerPlaces.of(places, node).run / "orders.sock"
+
+
+def agent_specs(options: UpOptions, places: Places) -> list[ChildSpec]:
+    """The agents of the nodes, each with its share of the machine; none where the supervisor keeps the workers."""
+    specs = []
+    for name in options.node_names:
+        own = WorkerPlaces.of(places, name)
+        own.create()
+        config = {
+            "node": name,
+            "socket": str(keeper_socket(places, name)),
+            "control_socket": str(places.control_socket),
+            "run": str(own.run),
+            "workers": str(own.workers),
+            "logs": str(own.logs),
+            "environments": str(own.environments),
+            "cpus": (os.cpu_count() or 1) / options.nodes,
+            "memory_bytes": psutil.virtual_memory().total // options.nodes,
+            "grace_s": options.grace_s,
+        }
+        log = places.logs / f"{name}.log"
+        specs.append(child(f"{NODE} {name}", "node_agent", config, place=places.run, log=log, tied=False))
+    return specs
+
+
 def worker_name(replica_id: str) -> str:
     """What the supervisor calls a worker."""
     return f"{_WORKER} {replica_id}"
@@ -115,12 +168,16 @@ def worker_again(places: Places, name: str) -> ChildSpec | None:
     if not name.startswith(f"{_WORKER} "):
         return None
     with suppress(OSError, msgspec.MsgspecError):
-        return worker_spec(places, from_json((places.run / f"{name}.order").read_bytes(), ReplicaSpec))
+        own = WorkerPlaces.of(places)
+        return worker_spec(own, from_json((places.run / f"{name}.order").read_bytes(), ReplicaSpec))
     return None
 
 
-def worker_spec(places: Places, replica: ReplicaSpec) -> ChildSpec:
-    """An isolated worker, as the control plane orders it. The socket's name is short: the kernel bounds its path."""
+def worker_spec(places: WorkerPlaces, replica: ReplicaSpec, *, with_agent: bool = False) -> ChildSpec:
+    """An isolated worker, as the control plane orders it. The socket's name is short: the kernel bounds its path.
+
+    A worker `with_agent` belongs to its keeper's process group and ends with it; else it outlives its keeper.
+    """
     (places.run / f"{worker_name(replica.id)}.order").write_bytes(to_json(replica))
     address = places.workers / f"{hashlib.sha256(replica.id.encode()).hexdigest()[:16]}.sock"
     name = worker_name(replica.id)
@@ -138,6 +195,7 @@ def worker_spec(places: Places, replica: ReplicaSpec) -> ChildSpec:
         config,
         place=places.run,
         log=places.logs / f"model-worker-{replica.id}.log",
-        tied=False,
+        tied=with_agent,
+        own_session=not with_agent,
         facts={"replica_id": replica.id, "address": str(address)},
     )

@@ -32,6 +32,8 @@ from modelyard.foundation.supervision.adoption import (
 from modelyard.processes.all_in_one.children import (
     CONTROL,
     Sockets,
+    WorkerPlaces,
+    agent_specs,
     control_spec,
     server_specs,
     worker_again,
@@ -120,7 +122,7 @@ class _Platform:
             left = {}
         with ExitStack() as stack:
             sockets = self._sockets(left, stack)
-            orders = Orders(self._supervisor, make_worker=partial(worker_spec, self._places))
+            orders = Orders(self._supervisor, make_worker=partial(worker_spec, WorkerPlaces.of(self._places)))
             await orders.open(self._places.supervisor_socket)
             try:
                 await self._start_all(sockets, left)
@@ -159,9 +161,10 @@ class _Platform:
         workers = [spec for spec in again if spec is not None]
         await self._start(workers, left)
         await self._start([control_spec(self._options, self._places, sockets)], left)
+        agents = agent_specs(self._options, self._places)
         servers = server_specs(self._options, self._places, sockets)
-        await self._start(servers, left)
-        known = {CONTROL, *(spec.name for spec in (*servers, *workers))}
+        await self._start([*agents, *servers], left)
+        known = {CONTROL, *(spec.name for spec in (*servers, *workers, *agents))}
         await _end([entry for name, entry in left.items() if name not in known], grace_s=self._options.grace_s)
 
     async def _start(self, specs: Sequence[ChildSpec], left: dict[str, Left]) -> None:

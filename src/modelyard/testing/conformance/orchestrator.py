@@ -4,7 +4,7 @@
 class TestLocal(OrchestratorConformance):
     @pytest.fixture
     def orchestrator(self, supervisor: Path) -> Orchestrator:
-        return LocalOrchestrator(supervisor)
+        return LocalOrchestrator({"here": supervisor})
 ```
 """
 
