@@ -170,6 +170,7 @@ class ControlPlane:
         reconciler = Reconciler(
             deployments,
             board=board,
+            roster=roster,
             orchestrators=orchestrators,
             pace=pace,
             prepare=EnvironmentPreparer(

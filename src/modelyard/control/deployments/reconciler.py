@@ -6,7 +6,7 @@ again from what it then sees.
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -21,10 +21,11 @@ from modelyard.control.deployments.steps import Observed, Pace, Plan
 from modelyard.control.deployments.store import Stored
 from modelyard.control.deployments.workers import owner_prefix
 from modelyard.control.identity import system_actor
-from modelyard.control.nodes import Board
+from modelyard.control.nodes import TOPIC as NODES
+from modelyard.control.nodes import Board, Roster
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors import ModelyardError
-from modelyard.ports.orchestrator import Orchestrator, Replica
+from modelyard.ports.orchestrator import Orchestrator, Replica, ReplicaState
 
 _LOG: Final = logging.getLogger(__name__)
 _AGAIN: Final = 20
@@ -39,6 +40,7 @@ class Reconciler:
         deployments: Deployments,
         *,
         board: Board,
+        roster: Roster,
         orchestrators: Mapping[str, Orchestrator],
         pace: Pace,
         prepare: Prepare = nothing_to_prepare,
@@ -46,13 +48,15 @@ class Reconciler:
         self._deployments = deployments
         self._database = deployments.database
         self._board = board
+        self._roster = roster
+        self._leaving: frozenset[str] = frozenset()
         self._orchestrators = orchestrators
         self._pace = pace
         self._prepare = prepare
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
-        self._leave = self._database.subscribe(store.TOPIC, self._woken.set)
+        self._leave = [self._database.subscribe(topic, self._woken.set) for topic in (store.TOPIC, NODES)]
         board.listen(self._woken.set)
 
     def start(self) -> None:
@@ -61,7 +65,8 @@ class Reconciler:
 
     def stop(self) -> None:
         """End after the present pass. Idempotent."""
-        self._leave()
+        for leave in self._leave:
+            leave()
         self._stopped.set()
         self._woken.set()
         if self._thread.is_alive():
@@ -72,6 +77,8 @@ class Reconciler:
         with self._database.read() as tx:
             present = store.find_services(tx)
         replicas = {name: self._replicas(name) for name in self._orchestrators}
+        self._roster.see(replica for seen in replicas.values() for replica in (seen or {}).values())
+        self._leaving = frozenset(self._roster.leaving())
         changed = [self._reconcile(stored, replicas) for stored in present]
         self._stop_orphans([stored.service for stored in present], replicas)
         return any(changed)
@@ -105,7 +112,7 @@ class Reconciler:
         made = plan(service, observed, now=self._now(), pace=self._pace)
         orchestrator = self._orchestrators.get(target)
         if orchestrator is not None:
-            made = self._start(orchestrator, made)
+            made = self._start(orchestrator, made, (seen or {}).values())
         changed = made.status != service.status or bool(made.events) or bool(made.outcomes)
         if changed and not self._write(stored, made):
             return True  # somebody asked for something else meanwhile: look again
@@ -119,6 +126,7 @@ class Reconciler:
             alive_since=self._board.alive_since,
             replicas=replicas,
             packages=str(self._deployments.packages),
+            leaving=self._leaving,
         )
 
     def _preparations(self, service: Service) -> dict[int, Preparation]:
@@ -135,10 +143,15 @@ class Reconciler:
                     found[number] = known
         return found
 
-    def _start(self, orchestrator: Orchestrator, made: Plan) -> Plan:
+    def _start(self, orchestrator: Orchestrator, made: Plan, present: Iterable[Replica]) -> Plan:
+        """Put each worker on a node and have it started; what stands in the way is the status's reason."""
+        running = {replica.id: replica for replica in present}
         for replica in made.start:
             try:
-                orchestrator.start(replica)
+                places_itself = orchestrator.abilities().places_itself
+                node = "" if places_itself else self._roster.place(replica, running.values()).node
+                orchestrator.start(replace(replica, node=node))
+                running[replica.id] = Replica(id=replica.id, state=ReplicaState.STARTING, address="", node=node)
             except (ModelyardError, TimeoutError) as error:
                 return replace(made, status=replace(made.status, reason=str(error) or "the workers cannot be started"))
         return made

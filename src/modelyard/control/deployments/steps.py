@@ -1,6 +1,6 @@
 """The values that planning is about: what is seen, how patient one is, and what is to be done. No I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ class Observed:
     """What is seen now. `servers` are those that reported lately, without a gap since `alive_since` (Unix seconds).
 
     `packages` is the directory of all packages. `preparations` are those of revisions of this service whose package
-    needs something built on this machine first.
+    needs something built on this machine first. `leaving` are nodes whose workers have to go elsewhere.
     """
 
     servers: Sequence[ServerReport] = ()
@@ -40,6 +40,7 @@ class Observed:
     replicas: Mapping[str, Replica] = field(default_factory=dict)
     packages: str = ""
     preparations: Mapping[int, Preparation] = field(default_factory=dict)
+    leaving: Collection[str] = ()
 
     def is_prepared(self, revision: int) -> bool:
         """Whether nothing has to be built before workers of `revision` can start."""

@@ -11,7 +11,7 @@ from modelyard.control.deployments.routing import package_directory, shadow_key
 from modelyard.control.deployments.state import NEXT_TABLE, Service, Status
 from modelyard.control.deployments.steps import CRASHES, Observed, Readiness
 from modelyard.domain.contract import Isolation
-from modelyard.ports.orchestrator import ReplicaSpec, ReplicaState
+from modelyard.ports.orchestrator import Replica, ReplicaSpec, ReplicaState
 
 
 def owner_prefix(project: str, service: str) -> str:
@@ -108,7 +108,7 @@ def refresh_addresses(service: Service, observed: Observed) -> Status:
 
 
 def missing_workers(service: Service, observed: Observed) -> tuple[ReplicaSpec, ...]:
-    """Workers that are wanted and not there, of revisions whose package is prepared."""
+    """Workers that are wanted and not there, or on a node that they have to leave, of prepared revisions."""
     status = service.status
     wanted: dict[str, ReplicaSpec] = {}
     for revision in (status.live, status.candidate):
@@ -116,7 +116,7 @@ def missing_workers(service: Service, observed: Observed) -> tuple[ReplicaSpec, 
             wanted |= {each.id: each for each in replicas_of(service, revision, observed)}
     if status.live is not None:
         wanted |= {each.id: each for each in shadow_replicas(service, status.live, observed)}
-    return tuple(replica for name, replica in wanted.items() if name not in observed.replicas)
+    return tuple(replica for name, replica in wanted.items() if _is_due(observed.replicas.get(name), observed))
 
 
 def stray_workers(service: Service, observed: Observed, *, keep: Sequence[int]) -> tuple[str, ...]:
@@ -132,6 +132,13 @@ def stray_workers(service: Service, observed: Observed, *, keep: Sequence[int]) 
         for name, replica in observed.replicas.items()
         if name.startswith(prefix) and name not in wanted and replica.state is not ReplicaState.STOPPING
     )
+
+
+def _is_due(seen: Replica | None, observed: Observed) -> bool:
+    """Whether a wanted worker is to be started, perhaps beside the one there is until the new one is ready."""
+    if seen is None:
+        return True
+    return not seen.moving_to and (seen.state is ReplicaState.LOST or seen.node in observed.leaving)
 
 
 def _replica(service: Service, home: int | str, index: int, digest: str, observed: Observed) -> ReplicaSpec:
