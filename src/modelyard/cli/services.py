@@ -8,7 +8,7 @@ import click
 
 from modelyard.cli.output import json_option, print_json, print_table, say, size_text
 from modelyard.cli.platform import platform_command
-from modelyard.client import Client, Prediction, ServiceInfo
+from modelyard.client import Client, Prediction, ServiceInfo, calls
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest
 
