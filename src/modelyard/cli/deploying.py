@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from modelyard.cli.comparing import evidence_of, print_evidence
 from modelyard.cli.output import json_option, print_json, print_table, say
 from modelyard.cli.platform import platform_command
 from modelyard.client import Client, ServiceInfo, calls
@@ -86,8 +87,9 @@ def rollout() -> None:
 def rollout_status(client: Client, *, service: str, as_json: bool) -> None:
     """Show what is on its way to SERVICE's traffic, how far it is, and what was rejected."""
     found = client.rollout(service)
+    evidence = evidence_of(client, service)
     if as_json:
-        print_json(found)
+        print_json({**found, "evidence": evidence})
         return
     click.echo(f"{found['name']}  {click.style(found['phase'], bold=True)}  {found['reason']}")
     moving = found["rollout"]
@@ -102,6 +104,8 @@ def rollout_status(client: Client, *, service: str, as_json: bool) -> None:
         click.echo(f"steps  {', '.join(map(str, moving['steps']))}  guard {moving['guard']}  since {moving['since']}")
     for each in found["rejected"]:
         click.echo(f"rejected  {each['digest'][:19]}  {each['reason']}")
+    if evidence is not None:
+        print_evidence(evidence)
 
 
 @rollout.command(name="promote", short_help="Give the canary more of the traffic, or all.")

@@ -12,7 +12,7 @@ from modelyard.domain.access import KeyRecord, ProjectQuota
 from modelyard.domain.contract import Isolation
 from modelyard.domain.issuers import Issuer
 from modelyard.domain.names import DEFAULT_PROJECT
-from modelyard.domain.sketches import Sketch
+from modelyard.domain.sketches import ShadowSketch, Sketch
 from modelyard.domain.upstreams import Upstream, UpstreamRules
 
 
@@ -181,3 +181,4 @@ class ServerReport:
     in_flight: int = 0
     table_refused: str = ""
     sketches: tuple[Sketch, ...] = ()
+    shadows: tuple[ShadowSketch, ...] = ()

@@ -79,3 +79,43 @@ def number_edge(bucket: int) -> float:
 def number_key(bucket: int) -> str:
     """The key of a bucket of numbers among predictions."""
     return f"{NUMBER}{bucket}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differing:
+    """One row that a shadow answered otherwise. `inputs` is a digest of the row's inputs, never the inputs."""
+
+    output: str
+    answered: str
+    shadow: str
+    inputs: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowSketch:
+    """What one server saw of a shadow since `epoch` began: copies of answered requests, and how its answers compare.
+
+    Of the requests `copied`, `compared` came back, `failed` did not, the rest is under way; `dropped` were not copied
+    because too many were. `differing` requests have a row with another label, or a number beyond rtol 1e-4 / atol 1e-5.
+    `rows` were compared, `other_labels` of them have another label. Latencies are of runs, by `latency_bucket`.
+    """
+
+    project: str
+    service: str
+    revision: int
+    version: str
+    digest: str
+    epoch: str
+    copied: int = 0
+    compared: int = 0
+    failed: int = 0
+    dropped: int = 0
+    differing: int = 0
+    rows: int = 0
+    other_labels: int = 0
+    largest_difference: float = 0.0
+    largest_relative: float = 0.0
+    answered_latency: tuple[tuple[int, int], ...] = ()
+    shadow_latency: tuple[tuple[int, int], ...] = ()
+    examples: tuple[Differing, ...] = ()
+    last_failure: str = ""

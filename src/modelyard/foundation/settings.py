@@ -217,6 +217,46 @@ class UpstreamSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuardSettings:
+    """What the guard of a canary calls harm, what it wants excluded before it promotes, how often it may be wrong."""
+
+    level: float = setting(
+        0.05,
+        "Greatest probability that a canary that is not worse is rolled back, over all it watches and all looks.",
+        unit="probability",
+        low=0.0001,
+        high=0.5,
+    )
+    error_margin: float = setting(
+        0.01, "Increase of the error ratio that has to be excluded.", unit="share", low=0.0001, high=1
+    )
+    latency_tolerance: float = setting(
+        0.2, "How much slower a canary may be before that is harm.", unit="share", low=0, high=10
+    )
+    latency_floor_s: float = setting(0.001, "How much slower it may be in any case.", unit="seconds", low=0, high=60)
+    latency_margin: float = setting(
+        0.5, "Slowdown of the median and the 95th percentile that has to be excluded.", unit="share", low=0.01, high=10
+    )
+    prediction_tolerance: float = setting(
+        0.02, "How far the share of a label, or of a part of the numbers, may move.", unit="share", low=0, high=0.5
+    )
+    prediction_margin: float = setting(
+        0.05, "Move of such a share that has to be excluded.", unit="share", low=0.001, high=1
+    )
+    least_requests: int = setting(
+        200, "Requests of the canary that every step takes.", unit="requests", low=20, high=10**9
+    )
+    most_requests: int = setting(
+        20_000,
+        "Requests of the canary at which it goes on without sign of harm, though the margins are not excluded.",
+        unit="requests",
+        low=20,
+        high=10**9,
+    )
+    look_s: float = setting(1.0, "How often the guard looks.", unit="seconds", low=0.05, high=3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What the processes say, one line of JSON an event, on their log."""
 
@@ -240,6 +280,7 @@ class Settings:
     upstreams: UpstreamSettings = field(default_factory=UpstreamSettings)
     log: LogSettings = field(default_factory=LogSettings)
     environments: EnvironmentSettings = field(default_factory=EnvironmentSettings)
+    guard: GuardSettings = field(default_factory=GuardSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ from modelyard.control.intake import (
 )
 from modelyard.control.nodes import Board, Roster
 from modelyard.control.records import ControlParts, Transaction
-from modelyard.control.traffic import InternalApp, Publisher, TableFeed
+from modelyard.control.traffic import GuardLoop, InternalApp, Publisher, TableFeed
 from modelyard.domain.errors import ModelyardError, quote
 from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.upstreams import UpstreamRules
@@ -180,7 +180,10 @@ class ControlPlane:
         feed = TableFeed(parts.database, publisher)
         for kind, service in ((Board, board), (Deployments, deployments), (UploadCentre, centre), (UploadDesk, desk)):
             parts.put(kind, service)
-        parts.put(Rollouts, Rollouts(deployments, pace=pace))
+        rollouts = Rollouts(deployments, pace=pace)
+        parts.put(Rollouts, rollouts)
+        guard = GuardLoop(parts.database, board, rollouts, self.settings.guard)
+        parts.put(GuardLoop, guard)
         parts.put(VersionUsers, VersionUsers(ask=[services_using]))
         parts.put(Addresses, Addresses(self.config.inference_url))
         with parts.database.begin() as tx:
@@ -189,6 +192,8 @@ class ControlPlane:
         self._stack.push_async_callback(feed.stop)
         reconciler.start()
         self._stack.push_async_callback(asyncio.to_thread, reconciler.stop)
+        guard.start()
+        self._stack.push_async_callback(asyncio.to_thread, guard.stop)
         self._stack.callback(asyncio.get_running_loop().create_task(_sweep(desk)).cancel)
         await self._serve_internal(InternalApp(feed, board, roster), feed)
         return await self._serve_api(parts)

@@ -220,6 +220,7 @@ class ModelServer:
             in_flight=self._board.in_flight,
             table_refused="" if self._link is None else self._link.refused,
             sketches=self._board.sketches(),
+            shadows=self._board.shadows(),
         )
 
     async def _listen(self, access_log: AccessLog | None) -> Listener:

@@ -109,6 +109,8 @@ POLICY: Final[Mapping[tuple[str, str], Rule]] = {
     ("GET", f"{_SERVICE}/revisions"): _READ,
     ("POST", f"{_SERVICE}/rollback"): _DEPLOY,
     ("GET", f"{_SERVICE}/rollout"): _READ,
+    ("GET", f"{_SERVICE}/rollout/evidence"): _READ,
+    ("GET", f"{_SERVICE}/shadow"): _READ,
     ("POST", f"{_SERVICE}/rollout/promote"): _DEPLOY,
     ("POST", f"{_SERVICE}/rollout/abort"): _DEPLOY,
     ("GET", f"{_V1}/nodes"): _READ,

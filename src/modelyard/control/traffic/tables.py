@@ -1,6 +1,6 @@
-"""Routing tables as they were published; the newest is the one in force."""
+"""Routing tables as they were published, the newest is the one in force; what is known of canaries."""
 
-from sqlalchemy import BigInteger, Column, LargeBinary, Table
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, String, Table
 
 from modelyard.control.records import METADATA, Moment
 
@@ -11,3 +11,17 @@ routing_tables = Table(
     Column("document", LargeBinary, nullable=False),
     Column("at", Moment, nullable=False),
 )
+
+canaries = Table(
+    "canaries",
+    METADATA,
+    Column("project", String(63), primary_key=True),
+    Column("service", String(63), primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("stable", Integer, nullable=False),
+    Column("evidence", LargeBinary, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("began_at", Moment, nullable=False),
+    Column("looked_at", Moment, nullable=False),
+)
+"""What is known of each canary, one row a revision that was one; `evidence` is an `Evidence` as JSON."""

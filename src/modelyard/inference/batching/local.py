@@ -33,8 +33,7 @@ class LocalRunner:
     def start(self, batch: dict[str, Array], rows: int, done: Done, terms: Terms | None = None) -> None:
         """Run `batch` now, or in the lane."""
         if self._in_lane or self._pace.is_heavy(rows):
-            self._in_lane += 1
-            self._lane.submit(lambda: self._run_in_lane(batch, rows, done))
+            self.start_aside(batch, rows, done)
             return
         began = perf_counter()
         try:
@@ -45,6 +44,11 @@ class LocalRunner:
         took = perf_counter() - began
         self._pace.record(rows, took)
         done(outputs, None, took)
+
+    def start_aside(self, batch: dict[str, Array], rows: int, done: Done) -> None:
+        """Run `batch` in the lane, however short it is."""
+        self._in_lane += 1
+        self._lane.submit(lambda: self._run_in_lane(batch, rows, done))
 
     def close(self) -> None:
         """End the lane."""

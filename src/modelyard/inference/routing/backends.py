@@ -13,7 +13,8 @@ from modelyard.foundation.http.wire import HeaderLines, header_lines
 from modelyard.inference.batching import Batcher, BatchLimits, Queue, Runner
 from modelyard.inference.protocol import Signature
 from modelyard.inference.routing.measures import BackendMeasures
-from modelyard.inference.routing.sketching import RevisionSketch, SketchedMeasures, SketchedRunner
+from modelyard.inference.routing.sketching import RevisionSketch
+from modelyard.inference.routing.taps import Tap, TappedMeasures, TappedRunner
 from modelyard.inference.routing.workers import WorkerPool
 from modelyard.inference.upstreams import UpstreamClient, UpstreamQueue, V2Upstream
 
@@ -78,6 +79,7 @@ class ServedBackend:
         self.batcher: Queue | None = None
         self.runner: Runner | None = None
         self.sketch: RevisionSketch | None = None
+        self._mirror: Tap | None = None
         self._release: Callable[[], None] | None = None
         self.headers: HeaderLines = header_lines(
             [
@@ -134,14 +136,28 @@ class ServedBackend:
         if self.signature is None or self.runner is None or not isinstance(self.batcher, Batcher):
             return  # answered elsewhere: what comes out of a run is not seen here
         self.sketch = RevisionSketch(self, self.signature, epoch=epoch, split=split)
-        observer = SketchedMeasures(self.measures, self.sketch)
-        self.batcher.instrument(SketchedRunner(self.runner, observer), observer)
+        self._instrument()
 
     def unwatch(self) -> None:
         """Count nothing apart any more."""
-        if isinstance(self.batcher, Batcher) and self.runner is not None:
-            self.batcher.instrument(self.runner, self.measures)
         self.sketch = None
+        self._instrument()
+
+    def copy_to(self, mirror: Tap | None) -> None:
+        """Let `mirror` copy what this backend answers, where it answers here; None ends that."""
+        if mirror is not self._mirror:
+            self._mirror = mirror
+            self._instrument()
+
+    def _instrument(self) -> None:
+        if self.runner is None or not isinstance(self.batcher, Batcher):
+            return
+        taps = [tap for tap in (self.sketch, self._mirror) if tap is not None]
+        if taps:
+            measures = TappedMeasures(self.measures, taps)
+            self.batcher.instrument(TappedRunner(self.runner, measures), measures)
+        else:
+            self.batcher.instrument(self.runner, self.measures)
 
     def aside(self) -> "ServedBackend":
         """The same backend for requests that are not to be compared, though they are answered all the same."""

@@ -14,6 +14,7 @@ from modelyard.inference.routing.caching import CachedChoice, KeptAnswers
 from modelyard.inference.routing.choosing import Callers, Coin, Fields, Identify, Matches
 from modelyard.inference.routing.comparison import Comparison
 from modelyard.inference.routing.measures import ServiceMeasures
+from modelyard.inference.routing.shadowing import Mirror
 from modelyard.inference.routing.split import Split
 from modelyard.inference.routing.workers import WorkerDied, WorkerFailed
 
@@ -35,6 +36,7 @@ class Service:
         self.choose: Callable[[Fields], ServedBackend] = self._by_weight
         """Who answers a request with these header fields (names in lower case); raises `NotReady`."""
         self.comparison = Comparison()
+        self.mirror: Mirror | None = None
         self.backends: dict[BackendKey, ServedBackend] = {}
         self.in_flight = 0
         self.deadline_s = deadline_s
@@ -162,6 +164,7 @@ class Service:
     def _arrange(self, choices: Sequence[tuple[ServedBackend, int]]) -> None:
         """Let the requests be divided between these. What the goal does not ask for costs a request nothing."""
         goal = self.goal
+        self._copy(choices)
         rules = (tuple(choices), goal.matches, goal.sticky, goal.watched, goal.cache, tuple(self.live))
         if rules == self._rules:
             return
@@ -193,6 +196,21 @@ class Service:
 
         self.choose = choose
 
+    def _copy(self, choices: Sequence[tuple[ServedBackend, int]]) -> None:
+        """Let the shadow that the goal names, once it is ready, have copies of what these answer."""
+        found = [self.backends[BackendKey.of(self.goal, each)] for each in self.goal.backends if each.shadow_percent]
+        shadow = next((each for each in found if each.state is BackendState.READY and each.runner is not None), None)
+        if shadow is None:
+            self.mirror = None
+        elif self.mirror is None or (self.mirror.shadow, self.mirror.percent) != (
+            shadow,
+            shadow.backend.shadow_percent,
+        ):
+            self.mirror = Mirror(shadow)
+        for backend in self.backends.values():
+            copied = any(backend is each for each, _ in choices) and backend is not shadow
+            backend.copy_to(self.mirror if copied else None)
+
     def retired(self) -> list[ServedBackend]:
         """Backends that neither the goal nor the present split names."""
         named = {BackendKey.of(self.goal, backend) for backend in self.goal.backends}
@@ -201,8 +219,12 @@ class Service:
 
     @property
     def live(self) -> list[ServedBackend]:
-        """Every backend that can answer now, those of weight 0 included."""
-        return [backend for backend in self.backends.values() if backend.state is BackendState.READY]
+        """Every backend that can answer now, those of weight 0 included; shadows never answer anybody."""
+        return [
+            backend
+            for backend in self.backends.values()
+            if backend.state is BackendState.READY and not backend.backend.shadow_percent
+        ]
 
     def pick(self) -> ServedBackend:
         """The backend for the next request.
@@ -224,7 +246,11 @@ class Service:
         Raises:
             VersionNotFound: no live revision holds it.
         """
-        held = [backend for backend in self.backends.values() if backend.backend.version == version]
+        held = [
+            backend
+            for backend in self.backends.values()
+            if backend.backend.version == version and not backend.backend.shadow_percent
+        ]
         if not held:
             raise VersionNotFound(
                 "no live revision of this service has that version",

@@ -4,7 +4,6 @@ A service that nobody watches has none of this: its batcher is not wrapped. What
 `modelyard.domain.sketches`.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final
@@ -21,14 +20,12 @@ from modelyard.domain.sketches import (
     number_bucket,
     number_key,
 )
-from modelyard.inference.batching import Call, Done, Runner, Terms
+from modelyard.inference.batching import Call
 from modelyard.inference.protocol import Signature
-from modelyard.inference.routing.measures import BackendMeasures
 
 Array = np.ndarray[Any, Any]
 SLICE_S: Final = 0.05
 _MOST_NUMBERS: Final = 2048
-_log = logging.getLogger(__name__)
 
 
 class RevisionSketch:
@@ -61,7 +58,9 @@ class RevisionSketch:
             self._requests += 1
             self._failures += 1
 
-    def answered(self, calls: Sequence[Call], outputs: Mapping[str, Array] | None, now: float) -> None:
+    def answered(
+        self, calls: Sequence[Call], outputs: Mapping[str, Array] | None, now: float, *, took: float = 0.0
+    ) -> None:
         """The calls of a run have their answers; `outputs` are those of the whole run, its rows in their order."""
         counted = [index for index, call in enumerate(calls) if call.ok and self._counts(call)]
         if not counted:
@@ -154,59 +153,6 @@ class RevisionSketch:
         if key not in held and len(held) >= most:
             key = OTHER
         held[key] = held.get(key, 0) + 1
-
-
-class SketchedRunner:
-    """A runner that shows the sketch what came out of a run, before the batcher hears of it."""
-
-    def __init__(self, inner: Runner, observer: "SketchedMeasures") -> None:
-        self._inner = inner
-        self._observer = observer
-        self.takes_terms = inner.takes_terms
-
-    @property
-    def capacity(self) -> int:
-        """That of the runner itself."""
-        return self._inner.capacity
-
-    def start(self, batch: dict[str, Array], rows: int, done: Done, terms: Terms | None = None) -> None:
-        """Run it."""
-
-        def seen(outputs: dict[str, Array] | None, error: Exception | None, took: float) -> None:
-            self._observer.outputs = outputs
-            done(outputs, error, took)
-            self._observer.outputs = None
-
-        self._inner.start(batch, rows, seen, terms)
-
-    def close(self) -> None:
-        """End it."""
-        self._inner.close()
-
-
-class SketchedMeasures:
-    """The figures of a backend, and its sketch."""
-
-    def __init__(self, inner: BackendMeasures, sketch: RevisionSketch) -> None:
-        self._inner = inner
-        self._sketch = sketch
-        self.outputs: dict[str, Array] | None = None
-
-    def ran(self, calls: list[Call], rows: int, *, began: float, took: float) -> None:
-        """A run ended well."""
-        self._inner.ran(calls, rows, began=began, took=took)
-
-    def answered(self, calls: list[Call], now: float) -> None:
-        """The calls of a run have their answers, sent already."""
-        self._inner.answered(calls, now)
-        try:
-            self._sketch.answered(calls, self.outputs, now)
-        except Exception:  # noqa: BLE001  (what is counted beside must never cost an answer)
-            _log.exception("a run cannot be counted")
-
-    def failed(self, error: Exception, calls: int) -> None:
-        """A run raised; the calls it costs are counted as they fail."""
-        self._inner.failed(error, calls)
 
 
 def _counted_output(signature: Signature) -> tuple[str | None, str | None]:

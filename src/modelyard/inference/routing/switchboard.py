@@ -18,7 +18,7 @@ from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.routing import Backend, BackendStatus, RoutingTable, ServiceRoute
-from modelyard.domain.sketches import Sketch
+from modelyard.domain.sketches import ShadowSketch, Sketch
 from modelyard.domain.upstreams import Upstream, UpstreamProtocol, UpstreamRules
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.metrics import Book
@@ -120,6 +120,10 @@ class Switchboard:
     def sketches(self) -> tuple[Sketch, ...]:
         """What was counted of revisions that are compared."""
         return tuple(sketch for service in self.services.values() for sketch in service.comparison.sketches())
+
+    def shadows(self) -> tuple[ShadowSketch, ...]:
+        """How the answers of shadows compare."""
+        return tuple(service.mirror.snapshot() for service in self.services.values() if service.mirror is not None)
 
     @property
     def is_ready(self) -> bool:

@@ -42,8 +42,9 @@ class Evidence:
     """All that is known of a canary.
 
     `closed` are the counts of closed blocks, `pending` those of blocks that are still open by shares, `seen` what was
-    taken of each epoch. `ratios` are log likelihood ratios by stream; `categories` are the labels that are told apart,
-    chosen once. `peak` is the log of the greatest e-value so far. Times are Unix seconds.
+    taken of each epoch, `by_split` the canary's requests at each setting of the shares. `ratios` are log likelihood
+    ratios by stream; `categories` are the labels that are told apart, chosen once. `peak` is the log of the greatest
+    e-value so far. Times are Unix seconds.
     """
 
     began_at: float
@@ -51,6 +52,7 @@ class Evidence:
     closed: Arms = field(default_factory=Arms)
     pending: Mapping[str, Arms] = field(default_factory=dict)
     seen: Mapping[str, Arms] = field(default_factory=dict)
+    by_split: Mapping[str, int] = field(default_factory=dict)
     ratios: Mapping[str, Ratios] = field(default_factory=dict)
     categories: tuple[str, ...] = ()
     blocks: int = 0
@@ -76,14 +78,17 @@ class Table:
 
 def take(evidence: Evidence, readings: Sequence[Reading], policy: GuardPolicy, *, now: float) -> Evidence:
     """The evidence with what the servers counted since the last look; what comes twice, or late, counts once."""
-    pending, seen = dict(evidence.pending), dict(evidence.seen)
+    pending, seen, by_split = dict(evidence.pending), dict(evidence.seen), dict(evidence.by_split)
     for reading in readings:
         fresh = reading.arms.plus(seen.get(reading.epoch, Arms()), times=-1)
         if not fresh.is_whole or not (fresh.stable.requests or fresh.canary.requests):
             continue  # an older report than the one that was taken already
         seen[reading.epoch] = reading.arms
         pending[reading.split] = pending.get(reading.split, Arms()).plus(fresh)
-    present = replace(evidence, pending=pending, seen=seen, looked_at=now)
+        by_split[reading.split] = by_split.get(reading.split, 0) + fresh.canary.requests
+    if seen == evidence.seen:
+        return replace(evidence, looked_at=now)
+    present = replace(evidence, pending=pending, seen=seen, by_split=by_split, looked_at=now)
     for split, arms in pending.items():
         if min(arms.stable.requests, arms.canary.requests) >= BLOCK:
             present = _close(present, split, arms, policy)
