@@ -1,4 +1,4 @@
-"""Canaries on a real platform under an open-loop client: who is rolled back, who is promoted, and what it costs a client."""
+"""Canaries on a real platform under an open-loop client: who is rolled back, who is promoted, what clients see."""
 
 import time
 from dataclasses import dataclass, field, replace

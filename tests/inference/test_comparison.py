@@ -191,7 +191,7 @@ async def test_the_first_match_that_fits_decides_by_header_and_by_key(tmp_path: 
     )
     async with board_of(tmp_path, two(weights=(0, 100), matches=matches)) as board:
         service = board.find("default", "sorter")
-        service._identify = lambda header: {b"Bearer one": "k1"}.get(header, "")
+        service._identify = lambda header: SimpleNamespace(key={b"Bearer one": "k1"}.get(header, ""))
         service._rules = ()
         service.settle()
 
