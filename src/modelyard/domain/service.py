@@ -9,6 +9,7 @@ from modelyard.domain.contract import Isolation
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.rollout import Rollout, Shadow
 from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
+from modelyard.domain.upstreams import Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,8 @@ class ServiceSpec:
     """The user's wish. `model` is a library name, `version` a resolved version of it.
 
     `alias` is the name by which the version was chosen, if it was by one; with `follow`, the platform makes a revision
-    of its own when that alias points at another version.
+    of its own when that alias points at another version. With `upstream` a server elsewhere answers: `model` is its
+    name there, version and digest are those of the specification.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ServiceSpec:
     shadow: Shadow | None = None
     alias: str | None = None
     follow: bool = False
+    upstream: Upstream | None = None
 
     @property
     def runs(self) -> tuple[object, ...]:

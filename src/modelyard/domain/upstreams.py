@@ -161,9 +161,12 @@ def forbidden_address(text: str, *, allow_private: bool) -> str | None:
 def problems_of(upstream: Upstream) -> Iterator[tuple[str, str, str]]:
     """What is wrong with a specification: the field's path below `upstream`, what is wrong, what would be right."""
     try:
-        origin_of(upstream.url)
+        why = _never(origin_of(upstream.url).host)
     except InvalidRequest as error:
         yield "url", error.detail, error.hint
+    else:
+        if why is not None:
+            yield "url", f"{quote(upstream.url)} is never asked: {why}", "the address of a server"
     if not _MODEL.fullmatch(upstream.model) or len(upstream.model) > MOST_MODEL_CHARS:
         yield "model", f"{quote(upstream.model)} names no model", "the name that the upstream knows it by"
     for field in ("timeout_ms", "stream_timeout_ms"):
@@ -197,6 +200,15 @@ def _problems_by_protocol(upstream: Upstream) -> Iterator[tuple[str, str, str]]:
         yield "inputs", "inputs and outputs belong together", "give both, or leave both to the upstream's metadata"
     elif not re.fullmatch(r"[A-Za-z0-9._-]+", upstream.model):
         yield "model", f"{quote(upstream.model)} names no v2 model", "letters, digits, . _ -"
+
+
+def _never(host: str) -> str | None:
+    """Why an address that stands in the URL itself is asked under no setting; names are judged when they resolve."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return forbidden_address(host, allow_private=True)
 
 
 def _unwrapped(address: Address) -> Address:

@@ -33,8 +33,9 @@ from modelyard.control.deployments import (
     Reconciler,
     Rollouts,
     services_using,
+    services_with_secret,
 )
-from modelyard.control.identity import IssuerBook
+from modelyard.control.identity import IssuerBook, SecretStore
 from modelyard.control.intake import (
     IntakeParts,
     Step,
@@ -185,6 +186,7 @@ class ControlPlane:
         guard = GuardLoop(parts.database, board, rollouts, self.settings.guard)
         parts.put(GuardLoop, guard)
         parts.put(VersionUsers, VersionUsers(ask=[services_using]))
+        parts.put(SecretStore, SecretStore(self.places.sealing_key, users=[services_with_secret]))
         parts.put(Addresses, Addresses(self.config.inference_url))
         with parts.database.begin() as tx:
             publisher(tx)  # the table in force may name places of another directory, when this one was restored

@@ -14,7 +14,15 @@ from modelyard.control.deployments.routing import is_canary
 from modelyard.control.deployments.service import Deployments
 from modelyard.control.deployments.state import RolloutProgress, Service, Status
 from modelyard.control.deployments.steps import Pace
-from modelyard.control.deployments.store import TOPIC, Publish, Stored, find_services, service_routes, services_using
+from modelyard.control.deployments.store import (
+    TOPIC,
+    Publish,
+    Stored,
+    find_services,
+    service_routes,
+    services_using,
+    services_with_secret,
+)
 from modelyard.control.deployments.view import Addresses
 from modelyard.control.deployments.wishes import Wish
 from modelyard.foundation.registry import Registry
@@ -45,4 +53,5 @@ __all__ = [
     "is_canary",
     "service_routes",
     "services_using",
+    "services_with_secret",
 ]

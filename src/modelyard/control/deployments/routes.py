@@ -210,6 +210,10 @@ def _accepted(document: dict[str, Any], etag: str | None) -> Response:
 
 def _how_to_ask(request: Request, document: dict[str, Any]) -> dict[str, Any]:
     """Inputs, outputs and labels of the version that answers, and a request that it answers right."""
+    if document["spec"].get("upstream") is not None:
+        relayed = document["spec"]["upstream"]["protocol"] == "openai"
+        chat = {"model": document["name"], "messages": [{"role": "user", "content": "Hello"}]}
+        return {"contract": None, "example": chat if relayed else None}
     with parts_of(request).get(Deployments).database.read() as tx:
         try:
             version = find_version(tx, find_model(tx, document["project"], document["model"]), document["version"])

@@ -107,11 +107,12 @@ def _backend(service: Service, revision: int, weight: int, packages: str) -> Bac
         model=spec.model,
         version=spec.version,
         digest=spec.digest,
-        package=package_directory(packages, spec.digest),
+        package="" if spec.upstream is not None else package_directory(packages, spec.digest),
         revision=revision,
         weight=weight,
         workers=service.status.workers_of(revision),
         isolation=spec.isolation,
+        upstream=spec.upstream,
     )
 
 

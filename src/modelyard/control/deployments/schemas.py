@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from modelyard.control.deployments.upstream_fields import UpstreamBody
 from modelyard.control.deployments.wishes import MOST_REPLICAS, ShadowWish, Wish
 from modelyard.domain.contract import Isolation
 from modelyard.domain.names import NAME_PATTERN
@@ -152,6 +153,7 @@ class ServiceBody(BaseModel):
     cache: CacheBody | Literal["off"] | None = Field(default=None, description="A response cache; default: none.")
     rollout: RolloutBody | None = Field(default=None, description="The way to this version; default: at once.")
     shadow: ShadowBody | None = None
+    upstream: UpstreamBody | None = Field(default=None, description="A server elsewhere, in place of a model.")
     why: str = Field(default="", max_length=500, description="Why, for history.")
     retry: bool = Field(default=False, description="Try a version again that was given up or rolled back before.")
 
@@ -175,6 +177,7 @@ class ServiceBody(BaseModel):
             cache=ResponseCache(**self.cache.model_dump()) if isinstance(self.cache, CacheBody) else self.cache,
             rollout=None if self.rollout is None else self.rollout.value(),
             shadow=None if self.shadow is None else self.shadow.value(),
+            upstream=None if self.upstream is None else self.upstream.value(name),
             why=self.why,
             retry=self.retry,
         )

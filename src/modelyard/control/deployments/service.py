@@ -8,14 +8,13 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from modelyard.control.catalog import resolve
 from modelyard.control.deployments import store
 from modelyard.control.deployments.plan import choose_candidate
 from modelyard.control.deployments.rollout import abort
 from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Service, Status
 from modelyard.control.deployments.store import Publish, Stored
 from modelyard.control.deployments.switch import reject
-from modelyard.control.deployments.wishes import Wish, spec_of
+from modelyard.control.deployments.wishes import Wish, require_still_servable, spec_of
 from modelyard.control.history import append
 from modelyard.control.identity import Actor, Principal, find_project, require
 from modelyard.control.records import Database, Transaction
@@ -77,7 +76,7 @@ class Deployments:
                 return store.find(tx, project, name)
             revision = self._earlier(tx, stored, to)
             old = revision.spec
-            resolve(tx, project, old.model, version=old.version)  # still approved, or the reason why it is not
+            require_still_servable(tx, old)
             text = f"back to revision {revision.number}" + (f": {why}" if why else "")
             left = status.goal if status.goal != revision.number else None
             self.revise(tx, who.actor, stored, old, why=text, action="service.rolled_back", left=left, reason=reason)

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from sqlalchemy import RowMapping, func, insert, select, update
 
 from modelyard.control.catalog import VersionRecord
+from modelyard.control.deployments.answerers import secrets_of
 from modelyard.control.deployments.routing import route_of
 from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Service, Status
 from modelyard.control.deployments.steps import Plan
@@ -192,9 +193,20 @@ def services_using(tx: Transaction, version: VersionRecord) -> list[str]:
         status = stored.service.status
         needed = {number for number in (status.goal, status.live, status.candidate) if number is not None}
         specs = [stored.service.spec(number) for number in needed]
-        if any((spec.model, spec.version) == (version.model, version.version) for spec in specs):
+        library = [spec for spec in specs if spec.upstream is None]
+        if any((spec.model, spec.version) == (version.model, version.version) for spec in library):
             users.append(f"service {stored.service.name}")
     return users
+
+
+def services_with_secret(tx: Transaction, project: str, name: str) -> list[str]:
+    """Services that need a secret: live, being made ready, wanted, or kept warm. For whoever wants to delete it."""
+    found = find_services(tx, project=project)
+    return [
+        f"service {stored.service.name}"
+        for stored in found
+        if any(name in secrets_of(revision.spec) for revision in stored.service.revisions.values())
+    ]
 
 
 def service_routes(tx: Transaction, *, packages: str) -> tuple[ServiceRoute, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelyard.control.deployments.answerers import is_relayed
 from modelyard.control.deployments.readiness import status_of
 from modelyard.control.deployments.state import Revision, Service
 from modelyard.control.deployments.store import Stored, moment
@@ -126,9 +127,11 @@ def account_document(account: InputAccount) -> dict[str, Any]:
 
 
 def url_of(service: Service, inference_url: str) -> str:
-    """The address at which the service answers."""
+    """The address at which the service answers; in the OpenAI dialect the base, to which clients add the rest."""
     where = "" if service.project == DEFAULT_PROJECT else f"/p/{service.project}"
-    return f"{inference_url.rstrip('/')}{where}/v2/models/{service.name}"
+    spec = service.spec(service.status.live if service.status.live is not None else service.status.goal)
+    below = "/v1" if is_relayed(spec.upstream) else f"/v2/models/{service.name}"
+    return f"{inference_url.rstrip('/')}{where}{below}"
 
 
 def _conditions(service: Service, servers: Sequence[ServerReport]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from modelyard.control.catalog import VersionRecord, resolve
+from modelyard.control.deployments.answerers import Answerer, require_same_dialect, upstream_answerer
 from modelyard.control.records import Transaction
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import quote
@@ -17,6 +18,7 @@ from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.rollout import Guard, Rollout, Shadow, Strategy
 from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
 from modelyard.domain.service import Replicas, ServiceSpec
+from modelyard.domain.upstreams import Upstream
 
 MOST_REPLICAS: Final = 64
 _ALL: Final = 100
@@ -56,6 +58,7 @@ class Wish:
     cache: ResponseCache | Literal["off"] | None = None
     rollout: Rollout | None = None
     shadow: ShadowWish | None = None
+    upstream: Upstream | None = None
     why: str = ""
     retry: bool = False
 
@@ -69,11 +72,13 @@ def spec_of(
         NotFound, Conflict: model, version or alias are not there, or not approved.
         InvalidRequest, NotSupported: what cannot be, with what can.
     """
-    version, how, alias = _version(tx, wish, present)
+    version, how, alias = _answerer(tx, wish, present)
+    upstream = version.upstream if isinstance(version, Answerer) else None
+    require_same_dialect(present, upstream)
     target = wish.target or (present.target if present else "local")
     if target not in targets:
         raise NotSupported(f"there is no target {quote(target)} here", hint=f"targets: {', '.join(targets)}")
-    isolation = _isolation(wish, present, version.isolation)
+    isolation = Isolation.SHARED if upstream is not None else _isolation(wish, present, version.isolation)
     shadow = _shadow(tx, wish, present, version)
     rollout = _rollout(wish, present, version)
     replicas = _replicas(wish, present, isolation)
@@ -96,6 +101,7 @@ def spec_of(
         shadow=shadow,
         alias=alias,
         follow=wish.follow and alias is not None,
+        upstream=upstream,
     )
     return spec, how
 
@@ -143,6 +149,49 @@ def _wrong(field: str, what: str, expected: str) -> InvalidRequest:
     return InvalidRequest(f"{path}: {what}", hint=expected, details=[{"field": path, "expected": expected}])
 
 
+def _answerer(
+    tx: Transaction, wish: Wish, present: ServiceSpec | None
+) -> tuple[VersionRecord | Answerer, str, str | None]:
+    """What is to answer: a version of the library, or something that stands for one."""
+    upstream = wish.upstream
+    if upstream is None and wish.model is None and present is not None:
+        upstream = present.upstream
+    if upstream is None:
+        return _version(tx, wish, present)
+    _require_alone(wish)
+    return upstream_answerer(tx, wish.project, upstream), "a server elsewhere", None
+
+
+def _require_alone(wish: Wish) -> None:
+    """Refuse what only a version of the library can have."""
+    given = {
+        "model": wish.model,
+        "version": wish.version,
+        "alias": wish.alias,
+        "follow": wish.follow,
+        "replicas": wish.replicas,
+        "isolation": wish.isolation,
+        "batching": wish.batching,
+        "resilience": wish.resilience,
+        "shadow": wish.shadow,
+    }
+    for field, value in given.items():
+        if value:
+            raise InvalidRequest(
+                f"{field}: a service with an upstream has none",
+                hint="leave it out",
+                details=[{"field": field, "expected": "nothing beside upstream"}],
+            )
+
+
+def require_still_servable(tx: Transaction, spec: ServiceSpec) -> None:
+    """Refuse a spec of old whose version is no longer approved, or whose secret is gone."""
+    if spec.upstream is not None:
+        upstream_answerer(tx, spec.project, spec.upstream)
+    else:
+        resolve(tx, spec.project, spec.model, version=spec.version)
+
+
 def _version(tx: Transaction, wish: Wish, present: ServiceSpec | None) -> tuple[VersionRecord, str, str | None]:
     if wish.model is None:
         if present is None:
@@ -162,8 +211,12 @@ def _servable(version: VersionRecord) -> VersionRecord:
     return version
 
 
-def _shadow(tx: Transaction, wish: Wish, present: ServiceSpec | None, version: VersionRecord) -> Shadow | None:
+def _shadow(
+    tx: Transaction, wish: Wish, present: ServiceSpec | None, version: VersionRecord | Answerer
+) -> Shadow | None:
     asked = wish.shadow
+    if isinstance(version, Answerer):
+        return None  # a request there is not repeated for the sake of comparing
     if asked is None:
         kept = present.shadow if present else None
         return None if kept is not None and kept.digest == version.digest else kept
@@ -182,7 +235,7 @@ def _shadow(tx: Transaction, wish: Wish, present: ServiceSpec | None, version: V
     return Shadow(model=found.model, version=found.version, digest=found.digest, percent=asked.percent, isolation=least)
 
 
-def _rollout(wish: Wish, present: ServiceSpec | None, version: VersionRecord) -> Rollout:
+def _rollout(wish: Wish, present: ServiceSpec | None, version: VersionRecord | Answerer) -> Rollout:
     if wish.rollout is not None or present is None:
         return wish.rollout or Rollout()
     if present.digest == version.digest and present.version == version.version:

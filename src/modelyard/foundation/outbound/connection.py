@@ -38,6 +38,12 @@ class ClientConnection(asyncio.Protocol):
         """It stands."""
         self._transport = cast("asyncio.Transport", transport)
 
+    @property
+    def address(self) -> str:
+        """The address and port at the other end."""
+        peer = None if self._transport is None else self._transport.get_extra_info("peername")
+        return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+
     def data_received(self, data: bytes) -> None:
         """Some bytes of the answer."""
         if self._parser is None:

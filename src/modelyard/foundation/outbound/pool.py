@@ -36,6 +36,7 @@ class Pool:
         self._idle: list[ClientConnection] = []
         self._busy: set[ClientConnection] = set()
         self._closed = False
+        self.address = ""
 
     @property
     def open_connections(self) -> int:
@@ -68,6 +69,7 @@ class Pool:
         request = self._encode(question)
         while True:
             connection = self._take() or await connect(self.origin, self.rules, ClientConnection)
+            self.address = connection.address
             self._busy.add(connection)
             try:
                 return connection, await connection.ask(request, question.body)

@@ -199,7 +199,7 @@ class ServedBackend:
             digest=self.key.digest,
             revision=self.key.revision,
             state=self.state.value,
-            reason=self.reason or ("" if self.client is None else self.client.trouble),
+            reason=self.reason or ("" if self.client is None else self.client.remark),
             load_s=self.load_s,
             memory_bytes=self.memory_bytes,
         )

@@ -100,7 +100,7 @@ class OpenAiDoor:
             measures.rejected(error.code)
             raise
         try:
-            backend = service.pick()
+            backend = service.choose(request.head.fields)
             client = backend.client
             if client is None:
                 raise ModelNotFound(f"{quote(chat.model)} does not speak this dialect", hint="POST /v2/models/…/infer")
@@ -119,7 +119,7 @@ async def _relay(asked: _Asked) -> None:
     question = Question("POST", asked.target, headers, asked.chat.body_for(asked.client.upstream))
     try:
         async with asyncio.timeout(_allowed_s(asked)), asked.client.ask(question) as answer:
-            await _pass_on(asked, answer)
+            predicted = await _pass_on(asked, answer)
     except asyncio.CancelledError:
         service.leave(asked.gate)
         service.measures.lost("cancelled", "cancelled")
@@ -132,22 +132,25 @@ async def _relay(asked: _Asked) -> None:
         _log.exception("an answer could not be relayed", extra={"request_id": asked.request.id})
         _fail(asked, UpstreamFailed("the upstream's answer could not be passed on"))
     else:
-        service.answered(asked.gate)
+        (service.answered if predicted else service.leave)(asked.gate)
     if not reply.is_finished and not reply.closed:
         reply.abort()
 
 
-async def _pass_on(asked: _Asked, answer: Answer) -> None:
+async def _pass_on(asked: _Asked, answer: Answer) -> bool:
+    """Whether it was a prediction, and no refusal of the question."""
     if is_for_caller(answer.status):
         body = await _whole(asked, answer, _MOST_REFUSAL_BYTES)
         asked.service.measures.answered_with("upstream_4xx")
         _send(asked, answer, body)
-    elif answer.content_type == _EVENTS:
+        return False
+    if answer.content_type == _EVENTS:
         await _stream(asked, answer)
     else:
         body = await _whole(asked, answer, asked.client.rules.max_answer_bytes)
         asked.backend.measures.relayed(started=asked.started, tokens=_tokens(counts_of(body)))
         _send(asked, answer, body)
+    return True
 
 
 async def _whole(asked: _Asked, answer: Answer, most: int) -> bytes:

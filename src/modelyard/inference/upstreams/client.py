@@ -49,6 +49,11 @@ class UpstreamClient:
         self._spared_until = 0.0
         self.trouble = ""
 
+    @property
+    def remark(self) -> str:
+        """What an operator should know: what went wrong last, or which address the connections go to."""
+        return self.trouble or (f"asked at {self._pool.address}" if self._pool.address else "")
+
     def follow(self, rules: UpstreamRules) -> None:
         """Let these rules hold for every connection from now on."""
         self.rules = rules
