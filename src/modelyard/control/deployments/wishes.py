@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from modelyard.control.catalog import VersionRecord, resolve
-from modelyard.control.deployments.answerers import Answerer, require_same_dialect, upstream_answerer
+from modelyard.control.deployments.answerers import Answerer, is_relayed, require_same_dialect, upstream_answerer
 from modelyard.control.records import Transaction
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import quote
@@ -174,6 +174,7 @@ def _require_alone(wish: Wish) -> None:
         "batching": wish.batching,
         "resilience": wish.resilience,
         "shadow": wish.shadow,
+        "cache": wish.cache if is_relayed(wish.upstream) and wish.cache != "off" else None,
     }
     for field, value in given.items():
         if value:
