@@ -230,6 +230,7 @@ class ModelServer:
             hosts=HostPolicy(None) if "*" in config.hosts else HostPolicy.of(config.hosts),
             proxies=TrustedProxies.of(config.trusted_proxies),
             access_log=access_log.add if access_log is not None else None,
+            joint_log=access_log.add_many if access_log is not None else None,
         )
         tls = tls_files(config.tls)
         sockets = [socket.socket(fileno=fd) for fd in config.fds]

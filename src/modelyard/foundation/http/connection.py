@@ -1,9 +1,9 @@
 """One connection: bytes in, requests out to the handler, answers back in order.
 
-The common path is one `data_received` that holds one whole request whose head is byte for byte that of the request
-before: no parsing, one call of the handler, one write. Everything else (a new head, a body in parts, pipelining, a
-refusal) goes the longer way through `_receive`. The connection owns no timer: it only says by when it has to be looked
-at, and the listener's clock does so.
+The common path is one `data_received` that holds one whole request whose head was seen before and has a route: it is
+put on the list of the turn (`turns`), and answered with all the others. Everything else (a new head, a body in parts,
+pipelining, a refusal) goes the longer way through `_receive`. The connection owns no timer: it only says by when it has
+to be looked at, and the listener's clock does so.
 """
 
 import asyncio
@@ -36,9 +36,10 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body", "_buffer", "_closing", "_corked", "_drainers", "_final", "_finished", "_fresh", "_half_closed",
-        "_handle", "_head", "_held", "_last", "_last_size", "_left", "_lingers", "_out", "_rate_mark",
-        "_reader", "_reading", "_receiving", "_replies", "_reserved", "_rules", "_shut", "_skipped", "_stream",
-        "_stream_reply", "_tls", "_transport", "_watch", "_write_paused", "closes", "deadline", "edge", "is_gone",
+        "_handle", "_head", "_heads", "_held", "_last", "_left", "_lingers", "_out", "_rate_mark", "_reader",
+        "_reading", "_receiving", "_replies", "_reserved", "_rules", "_shut", "_singled", "_skipped", "_stream",
+        "_stream_reply", "_tls", "_transport", "_turn", "_watch", "_write_paused", "asked", "closes", "deadline",
+        "edge", "is_gone",
     )  # fmt: skip
 
     def __init__(self, edge: Edge, handle: Handle, *, tls: bool = False) -> None:
@@ -50,8 +51,11 @@ class Connection(asyncio.Protocol):
         self._replies: deque[Reply] = deque()
         self._out: list[bytes] = []
         self._drainers: list[asyncio.Future[None]] = []
+        self._turn = edge.turn
+        self._heads = edge.memory.heads
+        self.asked: Head | None = None  # of the one request that is on a turn's list, or with its route
+        self._singled: tuple[Request, Reply] | None = None  # that request, once something unusual happened
         self._last: Head | None = None  # the head that the next one is compared with, byte for byte
-        self._last_size = -1  # size of a whole request with that head; -1: the longer way
         self._head: Head | None = None  # of the request whose body is being received
         self._reader: BodyReader | None = None
         self._body: WholeBody | None = None
@@ -100,20 +104,26 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes from the client."""
-        last = self._last
-        if self._fresh and len(data) == self._last_size and last is not None and data.startswith(last.raw):
-            self.deadline = self.edge.idle_at
-            self._corked = True
-            self._dispatch(last, data[len(last.raw) :])
-            self._corked = False
-            self._flush()
-            return
+        if self._fresh and self.asked is None and not self._replies:
+            end = data.find(_END) + 4
+            head = self._heads.get(data[:end])
+            if head is not None and head.route is not None and head.length == len(data) - end and self._left > 1:
+                self._left -= 1
+                self.deadline = self.edge.idle_at
+                self.asked = head
+                turn = self._turn
+                arrived = turn.arrived
+                arrived.append((self, head, data[end:]))
+                if len(arrived) == 1:
+                    turn.begin()
+                return
         self._receive(bytes(data))
 
     def eof_received(self) -> bool:
         """The client sends no more. What it asked for may still be answered, for a short while."""
         if self._finished:
             return False
+        self._set_apart()
         self._fresh = False
         if self._shut or (self._reader is None and not self._buffer):
             if not self._replies:
@@ -132,6 +142,7 @@ class Connection(asyncio.Protocol):
         self.is_gone = True
         self._shut = True
         self._fresh = False
+        self.asked = self._singled = None
         self.edge.connections.discard(self)
         self._release_memory()
         if self._stream is not None:
@@ -145,6 +156,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not take what we send."""
+        self._set_apart()
         self._write_paused = True
         self._fresh = False
         self._watch.begin()
@@ -166,10 +178,17 @@ class Connection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """Whether a request is being received or answered."""
-        return bool(self._replies) or self._receiving or self._reader is not None or self._finished
+        return (
+            bool(self._replies)
+            or self.asked is not None
+            or self._receiving
+            or self._reader is not None
+            or self._finished
+        )
 
     def expire(self, now: float) -> None:
         """The deadline has come: of receiving, of idling, of writing, or of closing."""
+        self._set_apart()
         if self.is_gone or (self._half_closed and not self._finished):
             self.abort()
         elif self._write_paused or self._watch.is_on or self._finished:
@@ -194,6 +213,11 @@ class Connection(asyncio.Protocol):
             self._shut = True
             self._fresh = False
             self._transport.close()
+
+    def close_after_answer(self) -> None:
+        """The next answer is the last."""
+        self._set_apart()
+        self.closes = True
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -223,6 +247,8 @@ class Connection(asyncio.Protocol):
     def _receive(self, data: bytes) -> None:
         if self._shut:
             return
+        if self.asked is not None:
+            self._set_apart()
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -278,7 +304,6 @@ class Connection(asyncio.Protocol):
                 return None
             head = recall_head(data[:end], self._rules, self.edge.memory)
             self._last = head
-            self._last_size = end + head.length if head.plain and head.length >= 0 and not head.gzip else -1
         self._skipped = False
         length = head.length
         if 0 <= length <= len(data) - end and not head.rule.streamed:
@@ -329,14 +354,21 @@ class Connection(asyncio.Protocol):
             limits = self.edge.limits
             body = inflate(body, max_bytes=head.rule.max_body_bytes, max_ratio=limits.max_inflate_ratio)
         self._receiving = False
+        if head.plain and not (self._replies or self.closes or self.asked is not None) and self._left > 1:
+            if head.route is None:
+                head.route = self._turn.route(head)
+            if head.route is not None:
+                self._left -= 1
+                self.asked = head
+                self._turn.add((self, head, body))
+                return
         self._dispatch(head, body)
 
     def _dispatch(self, head: Head, body: bytes, stream: BodyStream | None = None) -> None:
-        edge = self.edge
-        edge.requests = number = edge.requests + 1
-        reply = Reply(self, head, number)
-        replies = self._replies
-        replies.append(reply)
+        if self.asked is not None:
+            self._set_apart()
+        self.edge.requests += 1
+        reply = self._line_up(head)
         self._left -= 1
         if not head.keep_alive or self._left <= 0:
             self.closes = True
@@ -345,17 +377,59 @@ class Connection(asyncio.Protocol):
                 self._fresh = False
         if stream is not None:
             self._stream_reply = reply
-        if edge.access_log is not None:
-            reply.began = edge.loop.time()
-        try:
-            self._handle(Request(head, body, self, number, stream), reply)
-        except Exception:  # noqa: BLE001  (the request edge: whatever the handler did not foresee is logged, answered 500)
-            _LOG.exception("request %s%08x failed", edge.id_prefix, number)
-            self._fail(reply)
-        if len(replies) >= edge.limits.max_pipelined:
+        self._hand_over(Request(head, body, self, reply.number, stream), reply)
+        if len(self._replies) >= self.edge.limits.max_pipelined:
             self._hold()
 
-    def _fail(self, reply: Reply) -> None:
+    def _line_up(self, head: Head) -> Reply:
+        """A reply that answers in its turn."""
+        edge = self.edge
+        edge.numbers = number = edge.numbers + 1
+        reply = Reply(self, head, number)
+        self._replies.append(reply)
+        if edge.access_log is not None:
+            reply.began = edge.loop.time()
+        return reply
+
+    def _hand_over(self, request: Request, reply: Reply) -> None:
+        try:
+            self._handle(request, reply)
+        except Exception:  # noqa: BLE001  (the request edge: whatever the handler did not foresee is logged, answered 500)
+            _LOG.exception("request %s failed", request.id)
+            self.fail(reply)
+
+    # -- together with others
+
+    def answer(self, data: bytes) -> None:
+        """Send the whole answer to what `asked` stands for."""
+        self.asked = None
+        self._transport.write(data)
+
+    def single_out(self, head: Head, body: bytes) -> tuple[Request, Reply] | None:
+        """The request that went to a route, to be answered through its reply; None when its client has gone."""
+        if self.asked is head:
+            self._set_apart()
+        pair, self._singled = self._singled, None
+        if pair is None:
+            return None
+        pair[0].body = body
+        return pair
+
+    def ask_alone(self, head: Head, body: bytes) -> None:
+        """Give the request to the handler as if there were no turns."""
+        pair = self.single_out(head, body)
+        if pair is not None:
+            self._hand_over(*pair)
+
+    def _set_apart(self) -> None:
+        """Something unusual happens: the request that went to a route gets a reply of its own."""
+        head = self.asked
+        if head is not None:
+            self.asked = None
+            reply = self._line_up(head)
+            self._singled = (Request(head, b"", self, reply.number, None), reply)
+
+    def fail(self, reply: Reply) -> None:
         """The handler raised."""
         if reply.is_answered:
             if not reply.is_finished:
@@ -494,6 +568,11 @@ class Connection(asyncio.Protocol):
             head = reply.head
             log(head.method, head.path, reply.status, self.edge.loop.time() - reply.began, reply.size + size)
 
+    def peer_of(self, head: Head) -> str:
+        """The client's address, as a trusted proxy says or as connected."""
+        rules = self._rules
+        return rules.proxies.client(rules.peer, head.fields)
+
     # -- refusing
 
     def _refuse(self, refused: Refused) -> None:
@@ -510,11 +589,10 @@ class Connection(asyncio.Protocol):
                 return
             self._stream_reply = None
         else:
-            edge = self.edge
-            edge.requests = number = edge.requests + 1
+            self._set_apart()
+            self.edge.requests += 1
             method = self._head.method if self._head is not None else "GET"
-            reply = Reply(self, unread_head(method), number)
-            self._replies.append(reply)
+            reply = self._line_up(unread_head(method))
         reply.refuse(refused.status, refused.error, close=True)
         reply.revoke()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -10,10 +10,13 @@ from modelyard.foundation.http.hosts import HostPolicy, TrustedProxies
 from modelyard.foundation.http.limits import EdgeLimits, RouteRule, RouteRules
 from modelyard.foundation.http.recall import HeadMemory
 from modelyard.foundation.http.refusal import ErrorWriter, inference_errors
+from modelyard.foundation.http.turns import Turn
 from modelyard.foundation.http.wire import Prefixes
 
 AccessLog = Callable[[str, str, int, float, int], None]
 """(method, raw path, status, seconds, bytes sent), called once an answer; must be cheap and must not raise."""
+JointLog = Callable[[str, str, int, float, Sequence[int]], None]
+"""The same for several answers of one kind, each with its size."""
 
 _TICK_S: Final = 0.25
 
@@ -28,13 +31,14 @@ class EdgeSettings:
     routes: RouteRules | None = None
     errors: ErrorWriter = inference_errors
     access_log: AccessLog | None = None
+    joint_log: JointLog | None = None
+    """Takes answers that leave together; without it `access_log` gets them one by one."""
 
 
 class Swept(Protocol):
     """A connection, as the clock sees it."""
 
     deadline: float
-    closes: bool
 
     @property
     def is_busy(self) -> bool:
@@ -45,6 +49,9 @@ class Swept(Protocol):
 
     def close_idle(self) -> None:
         """Close now, if nothing is under way."""
+
+    def close_after_answer(self) -> None:
+        """The next answer is the last."""
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -60,12 +67,16 @@ class Edge:
         self.loop = loop
         self.errors = settings.errors
         self.access_log = settings.access_log
+        self.log_many = settings.joint_log or _one_by_one(settings.access_log)
         self.default_rule = RouteRule(max_body_bytes=limits.max_body_bytes)
         self.prefixes = Prefixes()
         self.memory = HeadMemory()
         self.id_prefix = os.urandom(6).hex()
         self.id_prefix_bytes = self.id_prefix.encode()
         self.requests = 0
+        self.numbers = 0
+        """Of the requests that were answered by themselves; their ids come from it."""
+        self.turn = Turn(self, loop)
         self.buffered = 0
         self.draining = False
         self.connections: set[Swept] = set()
@@ -87,7 +98,7 @@ class Edge:
         """From now on each connection's next answer is its last."""
         self.draining = True
         for connection in self.connections:
-            connection.closes = True
+            connection.close_after_answer()
 
     def reserve(self, size: int) -> bool:
         """Take `size` bytes of the memory for bodies; False when there is not that much left."""
@@ -104,3 +115,14 @@ class Edge:
         for connection in [each for each in self.connections if each.deadline <= now]:
             connection.expire(now)
         self._timer = self.loop.call_later(self._tick_s, self._sweep)
+
+
+def _one_by_one(log: AccessLog | None) -> JointLog | None:
+    if log is None:
+        return None
+
+    def log_many(method: str, path: str, status: int, seconds: float, sizes: Sequence[int]) -> None:
+        for size in sizes:
+            log(method, path, status, seconds, size)
+
+    return log_many

@@ -35,6 +35,9 @@ class Wire(Protocol):
     def abort(self) -> None:
         """Drop the connection."""
 
+    def peer_of(self, head: Head) -> str:
+        """The client's address, as a trusted proxy says or as connected."""
+
     async def drained(self, reply: "Reply") -> None:
         """Until this answer is first in line and the client takes bytes."""
 
@@ -78,7 +81,7 @@ class Request:
     @property
     def peer(self) -> str:
         """The client's address, as a trusted proxy says or as connected; empty on a Unix socket."""
-        return self.head.client
+        return self._connection.peer_of(self.head)
 
     @property
     def scheme(self) -> str:

@@ -11,7 +11,7 @@ coding; here each of them is a refusal, because the next hop may read them diffe
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from modelyard.domain.errors.edge import (
     BadHost,
@@ -25,6 +25,9 @@ from modelyard.domain.errors.edge import (
 from modelyard.foundation.http.hosts import HostPolicy, TrustedProxies
 from modelyard.foundation.http.limits import EdgeLimits, RouteRule, RouteRules
 from modelyard.foundation.http.refusal import Refused, bad_framing, bad_header, bad_request
+
+if TYPE_CHECKING:
+    from modelyard.foundation.http.turns import Route
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _TARGET: Final = rb"[!$-;=?-\[\]_a-z~]"
@@ -78,18 +81,19 @@ class Head:
     keep_alive: bool
     expects_continue: bool
     gzip: bool
-    client: str
     scheme: str
     request_id: bytes | None
     plain: bool
     """Whether an answer needs no thought: HTTP/1.1, kept alive, with a body, received whole."""
+    route: "Route | None" = None
+    """Where requests with this head go together with others (`turns`)."""
 
 
 def unread_head(method: str) -> Head:
     """Stands for a head that was refused."""
     return Head(
         raw=b"", method=method, path="", query="", headers=[], fields={}, length=0, rule=RouteRule(max_body_bytes=0),
-        http10=False, keep_alive=False, expects_continue=False, gzip=False, client="", scheme="http", request_id=None,
+        http10=False, keep_alive=False, expects_continue=False, gzip=False, scheme="http", request_id=None,
         plain=False,
     )  # fmt: skip
 
@@ -271,7 +275,7 @@ def _assemble(
     return Head(
         raw=raw, method=method, path=path, query=query, headers=headers, fields=fields, length=length, rule=rule,
         http10=http10, keep_alive=keep_alive, expects_continue=_expects_continue(fields, http10=http10),
-        gzip=_is_gzip(fields, rule), client=rules.proxies.client(rules.peer, fields), scheme=scheme,
+        gzip=_is_gzip(fields, rule), scheme=scheme,
         request_id=request_id, plain=keep_alive and not http10 and method != "HEAD" and not rule.streamed,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from modelyard.foundation.http.edge import Edge, EdgeSettings
 from modelyard.foundation.http.exchange import Handler
 from modelyard.foundation.http.hosts import HostPolicy
 from modelyard.foundation.http.tls import ReloadingTls, TlsFiles
+from modelyard.foundation.http.turns import JointHandler
 
 _BACKLOG: Final = 4096
 _TLS_CHECK_S: Final = 1.0
@@ -172,6 +173,8 @@ async def serve(
     ports = [each.getsockname()[1] for each in bound if each.family != socket.AF_UNIX]
     hosts = settings.hosts.at(*ports) if ports else HostPolicy(None)
     edge = Edge(dataclasses.replace(settings, hosts=hosts), asyncio.get_running_loop())
+    if isinstance(handler, JointHandler):
+        edge.turn.route = handler.route
     listener = Listener(edge, bound, ReloadingTls(tls) if tls is not None else None, handler)
     if unix_path is not None:
         listener.remember_unix_path(unix_path)

@@ -4,7 +4,8 @@ Most heads differ from earlier ones of the same listener in a line or two (a len
 Host are recalled only if the strict reader has let them in; a header line is recalled, or checked by the same
 expression that the strict reader uses. As soon as anything is unusual (a line that frames, forwards, negotiates or
 repeats), nothing is recalled and the strict reader decides. A head that was put together so, and has nothing in it that
-differs from request to request, is kept whole for the next one from the same address.
+differs from request to request, is kept whole for the next one. (What a head says of where it came from is not kept in
+it: heads that a proxy wrote to are always read anew.)
 """
 
 import re
@@ -32,7 +33,7 @@ class HeadMemory:
     __slots__ = ("heads", "hosts", "lines", "targets")
 
     def __init__(self) -> None:
-        self.heads: dict[tuple[str, str, bytes], Head] = {}
+        self.heads: dict[bytes, Head] = {}
         self.lines: dict[bytes, Pair] = {}
         self.targets: dict[bytes, tuple[str, str, str, RouteRule]] = {}
         self.hosts: set[bytes] = set()
@@ -44,8 +45,7 @@ def recall_head(raw: bytes, rules: HeadRules, memory: HeadMemory) -> Head:
     Raises:
         Refused: as `read_head`.
     """
-    key = (rules.peer, rules.scheme, raw)
-    head = memory.heads.get(key)
+    head = memory.heads.get(raw)
     if head is not None:
         return head
     lines = raw.split(b"\r\n")
@@ -65,12 +65,12 @@ def recall_head(raw: bytes, rules: HeadRules, memory: HeadMemory) -> Head:
         return _read_and_learn(raw, rules, memory)
     head = Head(
         raw, method, path, query, pairs, fields, length, rule, *_ORDINARY,  # type: ignore[arg-type]
-        rules.peer, rules.scheme, fields.get(b"x-request-id"), method != "HEAD" and not rule.streamed,
+        rules.scheme, fields.get(b"x-request-id"), method != "HEAD" and not rule.streamed,
     )  # fmt: skip
     if len(raw) <= _LONGEST_HEAD and _FLEETING.isdisjoint(fields):
         if len(memory.heads) >= _MOST_HEADS:
             memory.heads.clear()
-        memory.heads[key] = head
+        memory.heads[raw] = head
     return head
 
 

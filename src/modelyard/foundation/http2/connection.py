@@ -144,10 +144,9 @@ class Http2Connection(asyncio.Protocol):
         """Whether the client was told to go elsewhere."""
         return self.intake.closes
 
-    @closes.setter
-    def closes(self, value: bool) -> None:
+    def close_after_answer(self) -> None:
         """Begin the graceful end."""
-        if value and not self._shut and self._preface:
+        if not self._shut and self._preface:
             self.intake.announce_end()
 
     def expire(self, now: float) -> None:
@@ -221,7 +220,7 @@ class Http2Connection(asyncio.Protocol):
             self._preface = True
             self.outflow.send(_hello(self.limits))
             if self.edge.draining:
-                self.closes = True
+                self.close_after_answer()
             return data[len(PREFACE) :]
         if PREFACE.startswith(data):
             return data

@@ -152,18 +152,40 @@ class TokenBucket:
         finally:
             limits.unlock()
 
-    def _take_share(self, cells: "memoryview[float]", now: float) -> float:
+    def take_many(self, count: int) -> bool:
+        """Take `count` tokens if there are so many; otherwise none, and each has to be asked for by itself."""
+        now = machine_clock()
+        if self._left >= count and now < self._until:
+            self._left -= count
+            return True
+        kept = self._left if now < self._until else 0.0
+        limits = self._limits
+        limits.lock()
+        try:
+            if self._take_share(limits.cells, now, least=count - kept):
+                self._left = kept
+                return False
+            self._left += kept - (count - 1)
+            return True
+        finally:
+            limits.unlock()
+
+    def give_back(self, count: int) -> None:
+        """`count` of the tokens that `take_many` took just now were not needed."""
+        self._left += count
+
+    def _take_share(self, cells: "memoryview[float]", now: float, *, least: float = 1.0) -> float:
         at = self._at
         before = cells[at + 2]
         tokens = self._size  # of a new bucket, or one of before the machine started
         if 0.0 < before <= now:
             tokens = min(tokens, cells[at + 1] + (now - before) * self.rate)
         cells[at + 2] = now
-        if tokens < 1.0:
+        if tokens < least:
             cells[at + 1] = tokens
             self._left = 0.0
-            return (1.0 - tokens) / self.rate
-        share = min(self._share, tokens // 1)
+            return (least - tokens) / self.rate
+        share = min(max(self._share, least), tokens // 1)
         cells[at + 1] = tokens - share
         self._left = share - 1.0
         self._until = now + _KEPT_S
@@ -198,10 +220,22 @@ class Gate:
             cells[self.mine] += 1
             return True
 
-    def leave(self) -> None:
-        """One less is in flight. Only this process writes its own column, so no lock is needed."""
+    def enter_many(self, count: int) -> bool:
+        """Whether `count` more may be in flight; otherwise none is counted, and each has to be asked for by itself."""
         cells = self._limits.cells
-        cells[self.mine] = max(0.0, cells[self.mine] - 1)
+        if self.in_flight() + _COLUMNS * count < self.bound:
+            cells[self.mine] += count
+            return True
+        with self._limits.locked():
+            if self.in_flight() + count > self.bound:
+                return False
+            cells[self.mine] += count
+            return True
+
+    def leave(self, count: int = 1) -> None:
+        """So many less are in flight. Only this process writes its own column, so no lock is needed."""
+        cells = self._limits.cells
+        cells[self.mine] = max(0.0, cells[self.mine] - count)
 
     settle = leave  # a service's bound makes no difference between what was answered and what was not
 

@@ -9,7 +9,7 @@ A batch that fails is run again one call at a time, so that one caller's bad row
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Final, Protocol
@@ -98,6 +98,15 @@ class Batcher:
         self._flush_asked = True
         self._loop.call_soon(self._flush)
 
+    def submit_turn(self, calls: Sequence[Call]) -> None:
+        """Take what came in one turn, when that turn is over: without a window to wait for, it runs at once."""
+        self._waiting.extend(calls)
+        if self.limits.max_wait_s and not self._is_full():
+            if self._wait_timer is None and not self._flush_asked:
+                self._wait_timer = self._loop.call_later(self.limits.max_wait_s, self._flush)
+        else:
+            self._flush()
+
     def discard(self, call: Call) -> None:
         """Drop a call whose client has gone. Its run, if under way, is not stopped."""
         if not call.settled:
@@ -159,6 +168,8 @@ class Batcher:
             call = waiting[0]
             if call.deadline <= now:
                 _settle(waiting.popleft(), _expired())
+            elif not call.is_wanted():
+                waiting.popleft()
             elif (
                 call.deadline <= now + self._usual_s and len(waiting) > 1
             ):  # the last is tried: what is known may be old
@@ -231,11 +242,12 @@ class Batcher:
             for call in calls:
                 _settle(call, error)
             return
-        self._observer.failed(error, len(calls))
-        if len(calls) == 1:
+        self._observer.failed(error, sum([call.requests for call in calls]))
+        if len(calls) == 1 and calls[0].requests == 1:
             _settle(calls[0], error if isinstance(error, ModelyardError) else _run_failed(error))
             return
-        for call in reversed(calls):
+        singles = [single for call in calls if not call.settled for single in call.apart()]
+        for call in reversed(singles):
             if not call.settled:
                 call.alone = True
                 self._plain = False
@@ -339,6 +351,6 @@ def _terms(calls: list[Call]) -> Terms:
     return Terms(
         max([call.deadline for call in calls]),
         lambda: any(not call.settled for call in calls),
-        len(calls),
+        sum([call.requests for call in calls]),
         calls[0].alone,
     )

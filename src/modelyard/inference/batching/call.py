@@ -1,7 +1,7 @@
 """One request on its way through a batcher."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,17 @@ Array = np.ndarray[Any, Any]
 
 
 class Call:
-    """What a batcher knows of a request; the server derives from it to answer.
+    """What a batcher knows of a request, or of several that came together; the server derives from it to answer.
 
     `inputs` are checked arrays with `rows` rows each. `shape_key` tells apart requests that cannot share a run
     (variable dimensions that differ); None where the model has none. Times are of `time.perf_counter`. `priority` 1
     goes first, 0 has none (Triton, schedule_policy extension). `settled` is true once the call has its answer, also
     when that was an expired deadline while its run was under way; `ok` that the answer was a prediction; `alone` that
-    it shares no run any more.
+    it shares no run any more. `requests` is how many requests it stands for; those whose client has gone no longer
+    count.
     """
+
+    requests: int = 1
 
     __slots__ = ("alone", "deadline", "inputs", "ok", "priority", "rows", "settled", "shape_key", "started")
 
@@ -45,3 +48,11 @@ class Call:
     @abstractmethod
     def drop(self) -> None:
         """Forget the request: its client has gone."""
+
+    def is_wanted(self) -> bool:
+        """Whether somebody still waits; asked of calls that had to wait. Who has gone is let go of on the way."""
+        return True
+
+    def apart(self) -> "Sequence[Call]":
+        """The single requests that this call stands for, each a call of its own."""
+        return (self,)

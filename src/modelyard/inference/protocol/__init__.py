@@ -16,6 +16,7 @@ from modelyard.inference.protocol.asking import (
 )
 from modelyard.inference.protocol.datatypes import to_raw
 from modelyard.inference.protocol.errors import STATUS, status_of, write_error
+from modelyard.inference.protocol.forms import Form, Forms, Lot, forms_of
 from modelyard.inference.protocol.metadata import (
     ModelStatistics,
     Spent,
@@ -30,18 +31,24 @@ from modelyard.inference.protocol.reading import parse_json_size, read_infer
 from modelyard.inference.protocol.request import Encoded, InferRequest, Wanted
 from modelyard.inference.protocol.signature import Signature
 from modelyard.inference.protocol.tensors import read_tensors, typed_outputs
+from modelyard.inference.protocol.together import Written, write_together
 from modelyard.inference.protocol.v1 import read_v1, write_v1
 
 __all__ = [
     "STATUS",
     "Encoded",
+    "Form",
+    "Forms",
     "InferRequest",
+    "Lot",
     "ModelStatistics",
     "Signature",
     "Spent",
     "Wanted",
+    "Written",
     "answer_signature",
     "contract_of",
+    "forms_of",
     "model_configuration",
     "model_metadata",
     "parse_json_size",
@@ -62,5 +69,6 @@ __all__ = [
     "write_infer",
     "write_mlflow",
     "write_question",
+    "write_together",
     "write_v1",
 ]

@@ -39,7 +39,7 @@ def write_infer(
         RunFailed: the model did not give an output that its contract promises.
         BadDatatype: bytes that are no text were asked for as JSON.
     """
-    head = signature.heads.get((model_name, version)) or _head(signature, model_name, version)
+    head = head_of(signature, model_name, version)
     parts = [head, b',"outputs":[']
     if request.id is not None:
         parts.insert(1, b',"id":' + orjson.dumps(request.id))
@@ -47,7 +47,7 @@ def write_infer(
         if request.wanted is None and not request.binary_default:
             for name, spec in signature.outputs.items():
                 array = outputs[name]
-                opening = signature.openings.get((name, array.shape)) or _opening(signature, name, array.shape)
+                opening = json_opening(signature, name, array.shape)
                 parts += (opening, _json_data(array, spec.datatype, name), b"},")
             parts[-1] = b"}]}"
             return Encoded(b"".join(parts))
@@ -73,15 +73,22 @@ def _chosen(request: InferRequest, outputs: Mapping[str, Array], signature: Sign
     return Encoded(body + b"".join(tails), len(body)) if tails else Encoded(body)
 
 
-def _opening(signature: Signature, name: str, shape: tuple[int, ...]) -> bytes:
+def json_opening(signature: Signature, name: str, shape: tuple[int, ...]) -> bytes:
+    """An output up to its data."""
+    known = signature.openings.get((name, shape))
+    if known is not None:
+        return known
     opening = signature.brackets[name] + b',"shape":[%s],"data":' % ",".join(map(str, shape)).encode()
     if len(signature.openings) < 256:  # noqa: PLR2004  (outputs times the batch sizes that are common)
         signature.openings[name, shape] = opening
     return opening
 
 
-def _binary_opening(signature: Signature, name: str, shape: tuple[int, ...], *, size: int) -> bytes:
+def binary_opening(signature: Signature, name: str, shape: tuple[int, ...], *, size: int) -> bytes:
     """The whole document of a binary output: its size follows from its shape."""
+    known = signature.binary_openings.get((name, shape))
+    if known is not None:
+        return known
     sizes = ",".join(map(str, shape)).encode()
     opening = signature.brackets[name] + b',"shape":[%s],"parameters":{"binary_data_size":%d}}' % (sizes, size)
     if len(signature.binary_openings) < 256:  # noqa: PLR2004  (as above)
@@ -89,7 +96,11 @@ def _binary_opening(signature: Signature, name: str, shape: tuple[int, ...], *, 
     return opening
 
 
-def _head(signature: Signature, model_name: str, version: str) -> bytes:
+def head_of(signature: Signature, model_name: str, version: str) -> bytes:
+    """The beginning of every answer of one version under one name."""
+    known = signature.heads.get((model_name, version))
+    if known is not None:
+        return known
     encode = msgspec.json.encode
     head = b'{"model_name":' + encode(model_name) + b',"model_version":' + encode(version)
     if len(signature.heads) < 16:  # noqa: PLR2004  (a model has few names)
@@ -101,9 +112,8 @@ def _output(one: Wanted, array: Array, signature: Signature, *, parts: list[byte
     name, kind = one.name, signature.outputs[one.name].datatype
     head = signature.brackets[name]
     if one.binary and not one.classes and kind is not DataType.BYTES:
-        opening = signature.binary_openings.get((name, array.shape))
         tails.append(to_raw(array, kind))
-        parts.append(opening or _binary_opening(signature, name, array.shape, size=len(tails[-1])))
+        parts.append(binary_opening(signature, name, array.shape, size=len(tails[-1])))
         return
     if one.classes:
         array, kind = classify(array, one.classes, signature), DataType.BYTES

@@ -3,7 +3,7 @@
 from modelyard.inference.routing.backends import BackendState, ServedBackend
 from modelyard.inference.routing.control_link import ControlLink
 from modelyard.inference.routing.measures import FAMILIES
-from modelyard.inference.routing.services import Service
+from modelyard.inference.routing.services import Entry, Service
 from modelyard.inference.routing.store import TableStore
 from modelyard.inference.routing.switchboard import BoardOptions, Switchboard
 from modelyard.inference.routing.table_checks import read_table
@@ -13,6 +13,7 @@ __all__ = [
     "BackendState",
     "BoardOptions",
     "ControlLink",
+    "Entry",
     "ServedBackend",
     "Service",
     "Switchboard",

@@ -11,7 +11,7 @@ from modelyard.domain.contract import Isolation, ModelContract, ServingPackage
 from modelyard.domain.routing import Backend, BackendStatus, Batching, ServiceRoute
 from modelyard.foundation.http.wire import HeaderLines, header_lines
 from modelyard.inference.batching import Batcher, BatchLimits, Queue, Runner
-from modelyard.inference.protocol import Signature
+from modelyard.inference.protocol import Forms, Signature, forms_of
 from modelyard.inference.routing.measures import BackendMeasures
 from modelyard.inference.routing.sketching import RevisionSketch
 from modelyard.inference.routing.taps import Tap, TappedMeasures, TappedRunner
@@ -76,6 +76,7 @@ class ServedBackend:
         self.platform = ""
         self.client: UpstreamClient | None = None
         self.signature: Signature | None = None
+        self.forms: Forms | None = None
         self.batcher: Queue | None = None
         self.runner: Runner | None = None
         self.sketch: RevisionSketch | None = None
@@ -109,6 +110,7 @@ class ServedBackend:
         self.runner = runner
         self._release = release
         self.signature = Signature(self.key.service, package.contract, package.golden)
+        self.forms = forms_of(self.signature)
         limits = batch_limits(package.contract, batching)
         self.batcher = Batcher(runner, limits, asyncio.get_running_loop(), observer=self.measures)
 
@@ -188,7 +190,7 @@ class ServedBackend:
         if self._release is not None:
             self._release()
             self._release = None
-        self.signature = self.batcher = self.runner = self.client = None
+        self.signature = self.forms = self.batcher = self.runner = self.client = None
 
     def status(self) -> BackendStatus:
         """What a report says of it."""

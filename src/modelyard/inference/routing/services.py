@@ -118,6 +118,26 @@ class Service:
         self.in_flight += 1
         return gate
 
+    @property
+    def only(self) -> ServedBackend | None:
+        """The one backend that answers, where neither weights nor headers have a say, and none is watched."""
+        return self.split.only if isinstance(self.split, Split) and self.choose == self._by_weight else None
+
+    def enter_many(self, count: int) -> "Entry | None":
+        """Count `count` requests in at once; None, and none counted, when there is not plainly room for all.
+
+        They are then to be counted in by `enter`, one by one, which says what stands in the way of each.
+        """
+        bucket, gate = self._bucket, self._gate
+        if self.in_flight + count > self._low or (bucket is not None and not bucket.take_many(count)):
+            return None
+        if gate is not None and not gate.enter_many(count):
+            if bucket is not None:
+                bucket.give_back(count)
+            return None
+        self.in_flight += count
+        return Entry(self, bucket, gate)
+
     def leave(self, gate: "Gate | Hold | None") -> None:
         """Count one request out that got no prediction."""
         self.in_flight -= 1
@@ -269,6 +289,29 @@ class Service:
     def _not_ready(self) -> NotReady:
         reasons = [backend.reason for backend in self.backends.values() if backend.reason]
         return NotReady(reasons[0] if reasons else "the model is being loaded", hint="try again in a moment")
+
+
+class Entry:
+    """Requests that `Service.enter_many` let in."""
+
+    __slots__ = ("_bucket", "_gate", "_service")
+
+    def __init__(self, service: Service, bucket: TokenBucket | None, gate: Gate | None) -> None:
+        self._service = service
+        self._bucket = bucket
+        self._gate = gate
+
+    def leave(self, count: int) -> None:
+        """Count so many out, with a prediction or without."""
+        self._service.in_flight -= count
+        if self._gate is not None:
+            self._gate.leave(count)
+
+    def take_back(self, count: int) -> None:
+        """So many, let in just now, are to ask by themselves."""
+        if self._bucket is not None:
+            self._bucket.give_back(count)
+        self.leave(count)
 
 
 def is_openai(backend: Backend) -> bool:

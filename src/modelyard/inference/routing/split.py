@@ -13,7 +13,7 @@ T = TypeVar("T")
 class Split(Generic[T]):
     """Choices with weights; those of weight 0 are never chosen."""
 
-    __slots__ = ("_credit", "_items", "_only", "_total", "_weights")
+    __slots__ = ("_credit", "_items", "_total", "_weights", "only")
 
     def __init__(self, choices: Sequence[tuple[T, int]]) -> None:
         chosen = [(item, weight) for item, weight in choices if weight > 0]
@@ -21,7 +21,8 @@ class Split(Generic[T]):
         self._weights = [weight for _, weight in chosen]
         self._total = sum(self._weights)
         self._credit = [0] * len(chosen)
-        self._only = self._items[0] if len(chosen) == 1 else None
+        self.only = self._items[0] if len(chosen) == 1 else None
+        """The one that is always chosen, where there is just one."""
 
     @property
     def items(self) -> Sequence[T]:
@@ -30,8 +31,8 @@ class Split(Generic[T]):
 
     def pick(self) -> T | None:
         """The next choice; None when there is nothing to choose."""
-        if self._only is not None or not self._items:
-            return self._only
+        if self.only is not None or not self._items:
+            return self.only
         best, credit = 0, self._credit
         for index, weight in enumerate(self._weights):
             credit[index] += weight

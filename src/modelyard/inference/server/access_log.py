@@ -5,6 +5,7 @@ The path stands in it without its query, which may carry what nobody should keep
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from time import time
 from typing import Final
@@ -13,6 +14,8 @@ import msgspec
 
 _EVERY_S: Final = 0.25
 _MOST: Final = 4096
+_LINE_END: Final = "}\n"
+_KEPT_PATHS: Final = 256
 
 
 class AccessLog:
@@ -21,17 +24,31 @@ class AccessLog:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._loop = asyncio.get_running_loop()
-        self._lines: list[tuple[str, str, int, float, int]] = []
+        self._texts: list[str] = []
+        self._lines = 0
         self._armed = False
+        self._shown: dict[str, str] = {}
         self.dropped = 0
 
     def add(self, method: str, path: str, status: int, seconds: float, sent: int) -> None:
         """Take one answered request."""
-        self._lines.append((method, path, status, seconds, sent))
+        self.add_many(method, path, status, seconds, (sent,))
+
+    def add_many(self, method: str, path: str, status: int, seconds: float, sent: Sequence[int]) -> None:
+        """Take requests of one kind that were answered at the same moment, each with the bytes that it got."""
+        shown = self._shown.get(path)
+        if shown is None:
+            if len(self._shown) >= _KEPT_PATHS:
+                self._shown.clear()
+            shown = self._shown[path] = msgspec.json.encode(path).decode()
+        what = f'"method":"{method}","path":{shown},"status":{status}'
+        start = f'{{"time":{time():.2f},{what},"seconds":{seconds:.6f},"sent":'
+        self._texts.append(start + (_LINE_END + start).join(map(str, sent)) + _LINE_END)
+        self._lines += len(sent)
         if not self._armed:
             self._armed = True
             self._loop.call_later(_EVERY_S, self._flush)
-        elif len(self._lines) >= _MOST:
+        elif self._lines >= _MOST:
             self._write()
 
     def close(self) -> None:
@@ -44,19 +61,11 @@ class AccessLog:
         self._write()
 
     def _write(self) -> None:
-        lines, self._lines = self._lines, []
-        if not lines:
+        texts, lines = self._texts, self._lines
+        self._texts, self._lines = [], 0
+        if not texts:
             return
-        now = b"%.2f" % time()
-        encode = msgspec.json.encode
-        text = b"".join(
-            [
-                b'{"time":%b,"method":"%b","path":%b,"status":%d,"seconds":%.6f,"sent":%d}\n'
-                % (now, method.encode(), encode(path), status, seconds, sent)
-                for method, path, status, seconds, sent in lines
-            ]
-        )
         try:
-            os.write(self._fd, text)
+            os.write(self._fd, "".join(texts).encode())
         except OSError:
-            self.dropped += len(lines)
+            self.dropped += lines

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.inference import RunFailed
 from modelyard.domain.errors.platform import RateLimited, RatePolicy, Unauthenticated, Unavailable
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.http.wire import NO_HEADERS, HeaderLines, header_lines
@@ -50,3 +51,10 @@ def _limit_lines(policy: RatePolicy, wait_s: int) -> bytes:
     """
     named = f'ratelimit-policy: "{policy.name}";q={policy.quota};w={policy.window_s}\r\n'
     return f'{named}ratelimit: "{policy.name}";r=0;t={wait_s}\r\n'.encode("ascii")
+
+
+def unwritable(error: Exception) -> RunFailed:
+    """What a caller hears when the model's answer cannot be put into words."""
+    failure = RunFailed("the model's answer cannot be written", hint="the server's log has the reason")
+    failure.__cause__ = error
+    return failure

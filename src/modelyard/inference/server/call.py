@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from modelyard.domain.errors.base import ModelyardError
-from modelyard.domain.errors.inference import RunFailed
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.http.wire import HeaderLines
 from modelyard.inference.admission import Gate, Hold
 from modelyard.inference.batching import Call
 from modelyard.inference.protocol import Encoded, InferRequest
 from modelyard.inference.routing import ServedBackend, Service
-from modelyard.inference.server.answers import send_error
+from modelyard.inference.server.answers import send_error, unwritable
 
 Array = np.ndarray[Any, Any]
 Write = Callable[["InferCall", Mapping[str, Array]], Encoded]
@@ -71,7 +70,7 @@ class InferCall(Call):
             return
         except Exception as error:  # noqa: BLE001  (the request edge: one answer that cannot be written)
             _log.exception("an answer cannot be written", extra={"request_id": self._request.id})
-            self.fail(_unwritable(error))
+            self.fail(unwritable(error))
             return
         self._service.answered(self._gate)
         self.ok = True
@@ -93,9 +92,3 @@ class InferCall(Call):
         """Book a request whose client has gone."""
         self._service.leave(self._gate)
         self._service.measures.lost("cancelled", "cancelled")
-
-
-def _unwritable(error: Exception) -> RunFailed:
-    failure = RunFailed("the model's answer cannot be written", hint="the server's log has the reason")
-    failure.__cause__ = error
-    return failure

@@ -1,31 +1,38 @@
 """The handler behind the inference listener: known infer addresses by one look-up, everything else by the table.
 
-`handle` runs on the loop and never blocks. A prediction's way through it makes no future, task, lock or timer.
+It finds out who asks, which service is meant and whether the caller may ask it; the answer is the service's own matter
+(`predict`). Requests that came in one turn of the loop are looked up once (`_Kind`), not once each; a table or a key
+that changed counts from the next turn on. Nothing here blocks, and a prediction's way makes no future, task or lock.
 """
 
 from collections.abc import Mapping
-from time import perf_counter
 from typing import Final
 
 from modelyard.domain.access import Verb
-from modelyard.domain.errors.base import ModelyardError, quote
-from modelyard.domain.errors.edge import BadHeader, MethodNotAllowed, NotAcceptable, UnsupportedMediaType
+from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.edge import MethodNotAllowed
 from modelyard.domain.errors.platform import NotFound
+from modelyard.domain.routing import ServiceRoute
 from modelyard.foundation.http.exchange import Reply, Request
+from modelyard.foundation.http.head import Head
+from modelyard.foundation.http.turns import Arrival, Route, Turn
 from modelyard.inference.admission import ANYONE, Caller
-from modelyard.inference.routing import ServedBackend, Service, Switchboard
+from modelyard.inference.protocol import parse_json_size
+from modelyard.inference.routing import Service, Switchboard
 from modelyard.inference.server.addresses import OPEN, POSTED, RELAYED, Address, Page, read_address
 from modelyard.inference.server.answers import send_error
-from modelyard.inference.server.call import InferCall
+from modelyard.inference.server.choosing import choose
 from modelyard.inference.server.dialects import MLFLOW, V1, V2, Dialect
+from modelyard.inference.server.held_here import INFER_TYPES
 from modelyard.inference.server.openai import OpenAiDoor
 from modelyard.inference.server.pages import Pages
+from modelyard.inference.server.predict import Asked, AskedTogether, Predict
 from modelyard.inference.server.reach import service_to_ask, unreachable
 
-_READ: Final = frozenset({"GET", "HEAD"})
-_INFER_TYPES: Final = frozenset({None, b"application/json", b"application/octet-stream"})
-_WANTED: Final = ("*/*", "application/*", "application/json", "application/octet-stream")
-_MOST_DIGITS: Final = 19
+_ANY: Final = frozenset({None, b"*/*"})
+_OF_ONE: Final = frozenset({b"priority", b"x-request-timeout-ms"})
+"""Headers that say how one request is to be treated: it does not go together with others."""
+_MOST_KINDS: Final = 1024
 
 
 class InferenceHandler:
@@ -36,9 +43,12 @@ class InferenceHandler:
         self._pages = pages
         self._openai = OpenAiDoor(board)
         self._infer: dict[str, dict[str, Service]] = {}
+        self._predicts: dict[Service, Predict] = {}
+        self._chosen_for: dict[Service, ServiceRoute] = {}
+        self._kinds: dict[tuple[str, bytes | None, int | None], _Kind] = {}
 
     def services_changed(self) -> None:
-        """Rebuild the known infer addresses. To be called after each table."""
+        """Rebuild the known infer addresses, and choose how services answer. To be called after each table."""
         known: dict[str, dict[str, Service]] = {}
         for (project, name), service in self._board.services.items():
             if service.is_relayed:
@@ -46,25 +56,82 @@ class InferenceHandler:
             known.setdefault(f"/v2/models/{name}/infer", {})[project] = service
             known[f"/p/{project}/v2/models/{name}/infer"] = _Everywhere(service)
         self._infer = known
+        self._choose()
+
+    def _choose(self) -> None:
+        former, self._predicts = self._predicts, {}
+        for service in self._board.services.values():
+            kept = former.get(service)
+            if kept is not None and self._chosen_for[service] is service.goal:
+                self._predicts[service] = former.pop(service)
+            else:
+                self._predicts[service] = choose(service)
+        self._chosen_for = {service: service.goal for service in self._predicts}
+        for predict in former.values():
+            predict.close()
 
     def handle(self, request: Request, reply: Reply) -> None:
         """Answer, now or when the model has."""
         head = request.head
-        services = self._infer.get(head.path)
         try:
-            if services is not None and head.method == "POST":
-                keys = self._board.keys
-                caller = keys.identify(head.fields.get(b"authorization")) if keys.required else ANYONE
-                service = services.get(caller.project)
-                if service is None or (
-                    caller is not ANYONE and not caller.may(Verb.INFER, service.project, service.name)
-                ):
-                    raise self._unreachable(caller, service, head.path)
-                self._predict(request, reply, service, caller, version=None, dialect=V2)
+            if head.method == "POST" and head.path in self._infer:
+                service, caller = self._reach(head.path, head.fields.get(b"authorization"))
+                self._predicts[service].ask(Asked(request, reply, service, caller, V2))
             else:
                 self._other(request, reply)
         except ModelyardError as error:
             send_error(request, reply, error)
+
+    def route(self, head: Head) -> Route | None:
+        """V2 requests without anything special in their heads go together."""
+        fields = head.fields
+        if head.method != "POST" or head.path not in self._infer:
+            return None
+        if fields.get(b"content-type") not in INFER_TYPES or fields.get(b"accept") not in _ANY:
+            return None
+        if not _OF_ONE.isdisjoint(fields):
+            return None
+        size = fields.get(b"inference-header-content-length")
+        try:
+            json_size = None if size is None else parse_json_size(size)
+        except ModelyardError:
+            return None
+        if json_size == 0:
+            return None
+        key = (head.path, fields.get(b"authorization"), json_size)
+        kind = self._kinds.get(key)
+        if kind is None:
+            if len(self._kinds) >= _MOST_KINDS:
+                self._kinds.clear()
+            kind = self._kinds[key] = _Kind(self, *key)
+        return kind
+
+    def take(self, kind: "_Kind", arrivals: list[Arrival], turn: Turn) -> None:
+        """Look once at who asks for what; whatever stands in the way of all is told to each."""
+        try:
+            service, caller = self._reach(kind.path, kind.authorization)
+        except ModelyardError:
+            turn.each(arrivals)
+            return
+        predict = self._predicts[service]
+        if predict.takes_turns:
+            predict.take(AskedTogether(arrivals, turn, caller, kind.json_size))
+        else:
+            turn.each(arrivals)
+
+    def _reach(self, path: str, authorization: bytes | None) -> tuple[Service, Caller]:
+        """The service at a known infer address, and who asks for it.
+
+        Raises:
+            ModelyardError: nobody we know, or nothing that the caller may ask.
+        """
+        keys = self._board.keys
+        caller = keys.identify(authorization) if keys.required else ANYONE
+        services = self._infer.get(path)
+        service = None if services is None else services.get(caller.project)
+        if service is None or (caller is not ANYONE and not caller.may(Verb.INFER, service.project, service.name)):
+            raise self._unreachable(caller, service, path)
+        return service, caller
 
     def _other(self, request: Request, reply: Reply) -> None:
         address = read_address(request.path)
@@ -79,7 +146,7 @@ class InferenceHandler:
         predicts = _PREDICTS.get(page)
         if predicts is not None:
             service = self._service_for(address, caller)
-            self._predict(request, reply, service, caller, version=address.version, dialect=predicts)
+            self._predicts[service].ask(Asked(request, reply, service, caller, predicts, address.version))
         elif page in RELAYED:
             self._openai.answer(address, request, reply, caller)
         else:
@@ -102,52 +169,23 @@ class InferenceHandler:
         project = None if service is None else service.project
         return unreachable(self._board, caller, project, path.rsplit("/", 2)[1])
 
-    def _predict(
-        self, request: Request, reply: Reply, service: Service, caller: Caller, *, version: str | None, dialect: Dialect
+
+class _Kind:
+    """Requests to one infer address with one key, in one encoding."""
+
+    __slots__ = ("_handler", "authorization", "json_size", "path")
+
+    def __init__(
+        self, handler: InferenceHandler, path: str, authorization: bytes | None, json_size: int | None
     ) -> None:
-        """Admit, decode and line up one prediction. Every way out is booked in the service's account."""
-        started = perf_counter()
-        measures = service.measures
-        measures.received.add()
-        try:
-            fields = request.head.fields
-            content_type = fields.get(b"content-type")
-            if content_type not in _INFER_TYPES:
-                _check_type(content_type, dialect)
-            accept = fields.get(b"accept")
-            if accept is not None and accept != b"*/*":
-                _check_accept(accept)
-            gate = service.enter(caller.allowance, fields)
-        except ModelyardError as error:
-            measures.rejected(error.code)
-            send_error(request, reply, error)
-            return
-        backend: ServedBackend | None = None
-        try:
-            backend = service.choose(fields) if version is None else service.at_version(version)
-            assert backend.signature is not None
-            assert backend.batcher is not None
-            parsed = dialect.read(request.body, fields, backend.signature)
-            patience = fields.get(b"x-request-timeout-ms")
-            if patience is not None:
-                parsed.timeout_us = _shorter(parsed.timeout_us, patience)
-        except ModelyardError as error:
-            service.leave(gate)
-            measures.rejected(error.code)
-            if backend is None:
-                send_error(request, reply, error)
-            else:
-                send_error(request, reply, error, headers=backend.headers)
-            return
-        call = InferCall(
-            parsed, request, reply, service=service, backend=backend, gate=gate, write=dialect.write, started=started
-        )
-        if backend.signature.varies:
-            call.shape_key = backend.signature.shape_key(parsed.inputs)
-        batcher = backend.batcher
-        if batcher.may_wait:
-            reply.on_disconnect(lambda: batcher.discard(call))
-        batcher.submit(call)
+        self._handler = handler
+        self.path = path
+        self.authorization = authorization
+        self.json_size = json_size
+
+    def take(self, arrivals: list[Arrival], turn: Turn) -> None:
+        """Take what came in one turn."""
+        self._handler.take(self, arrivals, turn)
 
 
 _PREDICTS: Final[Mapping[Page, Dialect]] = {Page.INFER: V2, Page.PREDICT: V1, Page.INVOCATIONS: MLFLOW}
@@ -162,27 +200,3 @@ class _Everywhere(dict[str, Service]):
 
     def get(self, key: str, default: object = None) -> Service:
         return self._service
-
-
-def _shorter(timeout_us: int, patience: bytes) -> int:
-    """The shorter of the body's `timeout` (0: none) and the header's milliseconds."""
-    if not patience.isdigit() or len(patience) > _MOST_DIGITS or not int(patience):
-        raise BadHeader(
-            f"x-request-timeout-ms cannot be {quote(patience.decode('latin-1'))}", hint="send whole milliseconds"
-        )
-    asked = int(patience) * 1000
-    return min(timeout_us, asked) if timeout_us else asked
-
-
-def _check_type(value: bytes | None, dialect: Dialect) -> None:
-    kind = (value or b"").split(b";")[0].strip().lower().decode("latin-1")
-    if kind not in dialect.content_types:
-        raise UnsupportedMediaType(
-            "this address does not read that content type", hint=f"send {' or '.join(dialect.content_types)}"
-        )
-
-
-def _check_accept(value: bytes) -> None:
-    kinds = {part.split(";")[0].strip().lower() for part in value.decode("latin-1").split(",")}
-    if not kinds.intersection(_WANTED):
-        raise NotAcceptable("answers here are application/json", hint="send the header Accept: application/json")
