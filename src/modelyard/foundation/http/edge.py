@@ -10,7 +10,6 @@ from modelyard.foundation.http.hosts import HostPolicy, TrustedProxies
 from modelyard.foundation.http.limits import EdgeLimits, RouteRule, RouteRules
 from modelyard.foundation.http.recall import HeadMemory
 from modelyard.foundation.http.refusal import ErrorWriter, inference_errors
-from modelyard.foundation.http.turns import Turn
 from modelyard.foundation.http.wire import Prefixes
 
 AccessLog = Callable[[str, str, int, float, int], None]
@@ -76,7 +75,6 @@ class Edge:
         self.requests = 0
         self.numbers = 0
         """Of the requests that were answered by themselves; their ids come from it."""
-        self.turn = Turn(self, loop)
         self.buffered = 0
         self.draining = False
         self.connections: set[Swept] = set()

@@ -11,7 +11,7 @@ coding; here each of them is a refusal, because the next hop may read them diffe
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from modelyard.domain.errors.edge import (
     BadHost,
@@ -25,9 +25,6 @@ from modelyard.domain.errors.edge import (
 from modelyard.foundation.http.hosts import HostPolicy, TrustedProxies
 from modelyard.foundation.http.limits import EdgeLimits, RouteRule, RouteRules
 from modelyard.foundation.http.refusal import Refused, bad_framing, bad_header, bad_request
-
-if TYPE_CHECKING:
-    from modelyard.foundation.http.turns import Route
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _TARGET: Final = rb"[!$-;=?-\[\]_a-z~]"
@@ -85,8 +82,8 @@ class Head:
     request_id: bytes | None
     plain: bool
     """Whether an answer needs no thought: HTTP/1.1, kept alive, with a body, received whole."""
-    route: "Route | None" = None
-    """Where requests with this head go together with others (`turns`)."""
+    route: object = None
+    """The `turns.Route` on which requests with this head go together with others; None when they do not."""
 
 
 def unread_head(method: str) -> Head:

@@ -14,7 +14,7 @@ from modelyard.foundation.http.edge import Edge, EdgeSettings
 from modelyard.foundation.http.exchange import Handler
 from modelyard.foundation.http.hosts import HostPolicy
 from modelyard.foundation.http.tls import ReloadingTls, TlsFiles
-from modelyard.foundation.http.turns import JointHandler
+from modelyard.foundation.http.turns import JointHandler, Turn
 
 _BACKLOG: Final = 4096
 _TLS_CHECK_S: Final = 1.0
@@ -30,6 +30,7 @@ class Listener:
         self._sockets = sockets
         self._tls = tls
         self._handler = handler
+        self._turn = Turn(edge, handler.route if isinstance(handler, JointHandler) else None)
         self._addresses = [_address(each) for each in sockets]
         self._port = next((each.getsockname()[1] for each in sockets if each.family != socket.AF_UNIX), 0)
         self._servers: list[asyncio.Server] = []
@@ -115,10 +116,10 @@ class Listener:
             self._watch_tls()
 
     def _connection(self) -> Callable[[], Connection]:
-        edge, handle, tls = self._edge, self._handler.handle, self._tls is not None
+        edge, handle, turn, tls = self._edge, self._handler.handle, self._turn, self._tls is not None
 
         def make() -> Connection:
-            return Connection(edge, handle, tls=tls)
+            return Connection(edge, handle, turn, tls=tls)
 
         return make
 
@@ -173,8 +174,6 @@ async def serve(
     ports = [each.getsockname()[1] for each in bound if each.family != socket.AF_UNIX]
     hosts = settings.hosts.at(*ports) if ports else HostPolicy(None)
     edge = Edge(dataclasses.replace(settings, hosts=hosts), asyncio.get_running_loop())
-    if isinstance(handler, JointHandler):
-        edge.turn.route = handler.route
     listener = Listener(edge, bound, ReloadingTls(tls) if tls is not None else None, handler)
     if unix_path is not None:
         listener.remember_unix_path(unix_path)

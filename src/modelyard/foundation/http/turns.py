@@ -9,20 +9,17 @@ Whatever is unusual about a connection meanwhile (a second request, a half close
 request gets a `Reply` of its own, and the answer goes through it.
 """
 
-import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, cast, runtime_checkable
 
+from modelyard.foundation.http.edge import Edge
+from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.http.head import Head
 from modelyard.foundation.http.wire import HeaderLines
-
-if TYPE_CHECKING:
-    from modelyard.foundation.http.edge import Edge
-    from modelyard.foundation.http.exchange import Reply, Request
 
 MOST_TOGETHER: Final = 256
 """How many answers one call of `Turn.answer` may carry."""
@@ -44,13 +41,13 @@ class Asking(Protocol):
     def answer(self, data: bytes) -> None:
         """Send the whole answer to what `asked` stands for."""
 
-    def single_out(self, head: Head, body: bytes) -> "tuple[Request, Reply] | None":
+    def single_out(self, head: Head, body: bytes) -> tuple[Request, Reply] | None:
         """The request by itself, to be answered through its reply; None when its client has gone."""
 
     def ask_alone(self, head: Head, body: bytes) -> None:
         """Give the request to the handler as if there were no turns."""
 
-    def fail(self, reply: "Reply") -> None:
+    def fail(self, reply: Reply) -> None:
         """Answer 500."""
 
 
@@ -87,13 +84,13 @@ class Turn:
 
     __slots__ = ("_edge", "_frames", "_loop", "_number", "_prefix", "arrived", "began", "route")
 
-    def __init__(self, edge: "Edge", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, edge: Edge, route: "Callable[[Head], Route | None] | None" = None) -> None:
         self.arrived: list[Arrival] = []
         self.began = 0.0
         """When the first of the turn's requests came (`time.perf_counter`)."""
-        self.route = _no_route
+        self.route = route or _no_route
         self._edge = edge
-        self._loop = loop
+        self._loop = edge.loop
         self._number = 0
         self._prefix = b"x-request-id: " + os.urandom(6).hex().encode()
         self._frames: dict[bytes, dict[int, bytes]] = {}
@@ -113,7 +110,7 @@ class Turn:
         arrived, self.arrived = self.arrived, []
         self._edge.requests += len(arrived)
         route = arrived[0][1].route
-        groups = {route: arrived}
+        groups: dict[object, list[Arrival]] = {route: arrived}
         if len(arrived) > 1 and any(arrival[1].route is not route for arrival in arrived):
             groups = {}
             for arrival in arrived:
@@ -123,7 +120,7 @@ class Turn:
                 if one is None:
                     self.each(arrivals)
                 else:
-                    one.take(arrivals, self)
+                    cast("Route", one).take(arrivals, self)
             except Exception:  # noqa: BLE001  (the request edge: whatever the route did not foresee is answered 500)
                 _LOG.exception("%d requests failed together", len(arrivals))
                 self._refuse(arrivals)
