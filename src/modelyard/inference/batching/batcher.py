@@ -242,8 +242,8 @@ class Batcher:
             for call in calls:
                 _settle(call, error)
             return
-        self._observer.failed(error, sum([call.requests for call in calls]))
-        if len(calls) == 1 and calls[0].requests == 1:
+        self._observer.failed(error, sum([call.count for call in calls]))
+        if len(calls) == 1 and calls[0].count == 1:
             _settle(calls[0], error if isinstance(error, ModelyardError) else _run_failed(error))
             return
         singles = [single for call in calls if not call.settled for single in call.apart()]
@@ -351,6 +351,6 @@ def _terms(calls: list[Call]) -> Terms:
     return Terms(
         max([call.deadline for call in calls]),
         lambda: any(not call.settled for call in calls),
-        sum([call.requests for call in calls]),
+        sum([call.count for call in calls]),
         calls[0].alone,
     )

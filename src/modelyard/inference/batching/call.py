@@ -18,11 +18,11 @@ class Call:
     (variable dimensions that differ); None where the model has none. Times are of `time.perf_counter`. `priority` 1
     goes first, 0 has none (Triton, schedule_policy extension). `settled` is true once the call has its answer, also
     when that was an expired deadline while its run was under way; `ok` that the answer was a prediction; `alone` that
-    it shares no run any more. `requests` is how many requests it stands for; those whose client has gone no longer
+    it shares no run any more. `count` is how many requests it stands for; those whose client has gone no longer
     count.
     """
 
-    requests: int = 1
+    count: int = 1
 
     __slots__ = ("alone", "deadline", "inputs", "ok", "priority", "rows", "settled", "shape_key", "started")
 

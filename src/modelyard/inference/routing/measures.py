@@ -211,7 +211,7 @@ class BackendMeasures:
         """A run ended well."""
         self._rows.add(rows)
         self._runs.add()
-        requests = sum([call.requests for call in calls])
+        requests = sum([call.count for call in calls])
         self._service.pressure.ran(requests, began, began + took)
         self._inference.observe(took, requests)
         _observe_since(self._queue, calls, began)
@@ -220,7 +220,7 @@ class BackendMeasures:
         """The calls of a run have their answers."""
         given = [call for call in calls if call.ok]
         if given:
-            self._service.ok(sum([call.requests for call in given]))
+            self._service.ok(sum([call.count for call in given]))
             _observe_since(self._request, given, now)
 
     def looked_up(self, took: float, *, found: bool) -> None:
@@ -251,10 +251,10 @@ class BackendMeasures:
 def _observe_since(histogram: Histogram, calls: list[Call], now: float) -> None:
     """Times from the calls' starts to `now`. Calls stand in the order of their arrival, all but prioritised ones."""
     if len(calls) == 1:
-        histogram.observe(now - calls[0].started, calls[0].requests)
+        histogram.observe(now - calls[0].started, calls[0].count)
         return
-    count = sum([call.requests for call in calls])
-    total = now * count - sum([call.started * call.requests for call in calls])
+    count = sum([call.count for call in calls])
+    total = now * count - sum([call.started * call.count for call in calls])
     if not histogram.observe_span(now - calls[-1].started, now - calls[0].started, total=total, times=count):
         for call in calls:
-            histogram.observe(now - call.started, call.requests)
+            histogram.observe(now - call.started, call.count)

@@ -120,8 +120,10 @@ class Service:
 
     @property
     def only(self) -> ServedBackend | None:
-        """The one backend that answers, where neither weights nor headers have a say, and none is watched."""
-        return self.split.only if isinstance(self.split, Split) and self.choose == self._by_weight else None
+        """The one backend that answers, where nothing but the body counts, and nothing is copied or compared."""
+        if self.mirror is not None or self.choose != self._by_weight or not isinstance(self.split, Split):
+            return None
+        return self.split.only
 
     def enter_many(self, count: int) -> "Entry | None":
         """Count `count` requests in at once; None, and none counted, when there is not plainly room for all.

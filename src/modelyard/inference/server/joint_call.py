@@ -27,7 +27,7 @@ _JSON = "application/json"
 class JointCall(Call):
     """Requests of one form with their places in a turn, each with as many rows."""
 
-    __slots__ = ("_arrivals", "_backend", "_entry", "_lot", "_service", "_turn", "requests")
+    __slots__ = ("_arrivals", "_backend", "_entry", "_lot", "_service", "_turn", "count")
 
     def __init__(  # noqa: PLR0913  (one object a turn, filled once)
         self,
@@ -50,7 +50,7 @@ class JointCall(Call):
             started=began,
             deadline=began + service.deadline_s,
         )
-        self.requests = len(arrivals)
+        self.count = len(arrivals)
         self._lot = lot
         self._arrivals = arrivals
         self._turn = turn
@@ -60,9 +60,9 @@ class JointCall(Call):
 
     def cut(self, most: int) -> "Sequence[JointCall]":
         """This call, or several for at most `most` requests each."""
-        if self.requests <= most:
+        if self.count <= most:
             return (self,)
-        return [self._part(first, min(first + most, self.requests)) for first in range(0, self.requests, most)]
+        return [self._part(first, min(first + most, self.count)) for first in range(0, self.count, most)]
 
     def apart(self) -> "Sequence[JointCall]":
         """The single requests."""
@@ -71,7 +71,7 @@ class JointCall(Call):
     def is_wanted(self) -> bool:
         """Let those go whose clients have gone."""
         there = [index for index, arrival in enumerate(self._arrivals) if not arrival[0].is_gone]
-        gone = self.requests - len(there)
+        gone = self.count - len(there)
         if gone:
             self._entry.leave(gone)
             self._lose(gone)
@@ -80,8 +80,8 @@ class JointCall(Call):
             parts = [array[index * rows : (index + 1) * rows] for index in there]
             self._arrivals = [self._arrivals[index] for index in there]
             self.inputs = {name: np.concatenate(parts)} if parts else {name: array[:0]}
-            self.requests = len(there)
-            self.rows = self.requests * rows
+            self.count = len(there)
+            self.rows = self.count * rows
         self.settled = self.settled or not there
         return bool(there)
 
@@ -93,7 +93,7 @@ class JointCall(Call):
             written = write_together(
                 self._lot.form,
                 outputs,
-                self.requests,
+                self.count,
                 signature=backend.signature,
                 version=backend.backend.version,
                 model_name=backend.key.service,
@@ -103,19 +103,19 @@ class JointCall(Call):
         if written is None:
             self._write_each(outputs)
             return
-        self._entry.leave(self.requests)
+        self._entry.leave(self.count)
         self._answered(self._send(written))
 
     def fail(self, error: ModelyardError) -> None:
         """Answer each with an error."""
-        self._entry.leave(self.requests)
+        self._entry.leave(self.count)
         for arrival in self._arrivals:
             self._fail_one(arrival, error)
 
     def drop(self) -> None:
         """Book requests whose clients have gone."""
-        self._entry.leave(self.requests)
-        self._lose(self.requests)
+        self._entry.leave(self.count)
+        self._lose(self.count)
 
     def _send(self, written: Written) -> int:
         headers = self._backend.headers
@@ -128,19 +128,19 @@ class JointCall(Call):
 
     def _answered(self, given: int) -> None:
         """So many got their predictions."""
-        self._lose(self.requests - given)
-        self.requests = given
+        self._lose(self.count - given)
+        self.count = given
         self.ok = given > 0
 
     def _write_each(self, outputs: Mapping[str, Array]) -> None:
         """Write the answers one by one: an output that is not plain numbers, or one that cannot be written."""
-        self._entry.leave(self.requests)
+        self._entry.leave(self.count)
         rows = self._lot.form.rows
         given = 0
         for index, arrival in enumerate(self._arrivals):
             own = {name: array[index * rows : (index + 1) * rows] for name, array in outputs.items()}
             given += self._write_one(arrival, own)
-        self.requests = given
+        self.count = given
         self.ok = given > 0
 
     def _write_one(self, arrival: Arrival, outputs: Mapping[str, Array]) -> bool:
