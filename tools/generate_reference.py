@@ -9,14 +9,13 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_type_hints
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from modelyard.control.api.problems import STATUS
 from modelyard.domain import errors
 from modelyard.domain.errors.base import ModelyardError
-from modelyard.foundation.settings import Settings, describe
+from modelyard.foundation.settings import describe, groups
 from modelyard.inference.protocol.error_reference import render_error_reference
 from tools.api_page import api_page
 from tools.cli_page import cli_page
@@ -33,9 +32,11 @@ def settings_page() -> str:
         "A setting is taken from the command line, else from the environment (the variable below), else from the\n"
         "settings file (`--settings FILE`, YAML or TOML, a table for each group), else it has its default. A value\n"
         "outside its range and a name that is not listed here are refused at the start, by name.\n\n"
-        "`GET /api/v1/settings` shows what is in force.\n",
+        "`GET /api/v1/settings` shows what is in force.\n\n"
+        "The settings file may also name targets, which are places to deploy to: `targets: {staging: {kind: local}}`.\n"
+        "The kind is an orchestrator; a target without an entry is the orchestrator of that name.\n",
     ]
-    kinds = get_type_hints(Settings)
+    kinds = groups()
     group = ""
     for item in describe():
         if item.group != group:

@@ -6,12 +6,11 @@ import json
 import logging
 from dataclasses import fields
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 
 from modelyard.domain.errors.platform import InvalidRequest
-from modelyard.foundation.settings import About, Settings, describe, load, shown
+from modelyard.foundation.settings import About, Settings, describe, groups, load, shown
 from modelyard.foundation.telemetry import REQUEST_ID, JsonLines, redact, request_id
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +28,7 @@ def test_the_reference_is_what_the_code_says():
 
 
 def test_every_setting_says_what_it_does_in_which_unit_and_range():
-    assert len(describe()) == sum(len(fields(kind)) for kind in get_type_hints(Settings).values())
+    assert len(describe()) == sum(len(fields(kind)) for kind in groups().values())
     for item in describe():
         place = f"{item.group}.{item.name}"
         assert isinstance(item.about, About), place
@@ -56,9 +55,18 @@ def test_a_yaml_file_is_read_too(tmp_path):
     assert (settings.log.level, settings.history.anchor_every_s) == ("debug", 5.0)
 
 
+def test_named_targets_have_a_kind(tmp_path):
+    (tmp_path / "s.yaml").write_text("targets: {staging: {kind: local}, prod: {kind: local}}\n")
+    assert load(file=tmp_path / "s.yaml").targets == {"staging": "local", "prod": "local"}
+    assert load().targets == {}
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
+        ("[targets]\nstaging = 'local'\n", "targets.staging"),
+        ("[targets.staging]\nkind = 'local'\nsize = 3\n", "targets.staging"),
+        ("[targets.Staging]\nkind = 'local'\n", "Staging"),
         ("[keys]\nexpires_day = 1\n", "keys.expires_day"),
         ("[keys]\nexpires_days = 0\n", "keys.expires_days"),
         ("[keys]\nexpires_days = true\n", "keys.expires_days"),

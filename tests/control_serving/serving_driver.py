@@ -51,9 +51,9 @@ class Serving:
 
 
 @contextmanager
-def serving_in(place: Path, **pace: float) -> Iterator[Serving]:
-    """With three versions of the model `m`; `pace` is that of deployments."""
-    options = {"pace": {"patience_s": 30.0, "sweep_s": 0.5, **pace}, "model_servers": 2}
+def serving_in(place: Path, *, settings: str | None = None, **pace: float) -> Iterator[Serving]:
+    """With three versions of the model `m`; `pace` is that of deployments, `settings` a file of settings."""
+    options = {"pace": {"patience_s": 30.0, "sweep_s": 0.5, **pace}, "model_servers": 2, "settings": settings}
     control = Control(place / "data", options=options).start()
     servers, files = [], []
     try:

@@ -1,7 +1,7 @@
 """The asynchronous twin of the client: the same calls, awaited."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -142,6 +142,20 @@ class AsyncClient:
     async def undeploy(self, name: str) -> None:
         """Take a service away."""
         await self.send(calls.remove("services", name, project=self.connection.project))
+
+    async def plan_manifests(self, documents: Sequence[Mapping[str, Any]], *, retry: bool = False) -> Document:
+        """What applying these manifests would do now: one plan value, with its fingerprint."""
+        return await self.send(calls.manifests("plan", documents, retry=retry))
+
+    async def apply_manifests(
+        self, documents: Sequence[Mapping[str, Any]], *, retry: bool = False, fingerprint: str | None = None
+    ) -> Document:
+        """Apply manifests, all or none; with `fingerprint`, only the plan that has it."""
+        return await self.send(calls.manifests("apply", documents, retry=retry, fingerprint=fingerprint))
+
+    async def export_manifests(self) -> list[Document]:
+        """Manifests of all services, as `apply_manifests` reads them."""
+        return await self.send(calls.listing("manifests", project=self.connection.project))
 
     async def rollout(self, name: str) -> Document:
         """What is on its way to a service's traffic, how far it is, and what was rejected."""

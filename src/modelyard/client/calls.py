@@ -92,6 +92,14 @@ def deploy(body: Mapping[str, object]) -> Call[ServiceInfo]:
     return Call(method="POST", path="/services", read=ServiceInfo.read, json=_given(body))
 
 
+def manifests(
+    action: str, documents: Sequence[Mapping[str, Any]], *, retry: bool, fingerprint: str | None = None
+) -> Call[Document]:
+    """Plan or apply manifests."""
+    body = _given({"documents": list(documents), "retry": retry, "fingerprint": fingerprint})
+    return Call(method="POST", path=_path("manifests", action), read=_same, json=body)
+
+
 def move(name: str, action: str, body: Mapping[str, object], *, project: str | None) -> Call[ServiceInfo]:
     """Promote or abort what is on its way to a service's traffic."""
     path = _path("services", name, "rollout", action)

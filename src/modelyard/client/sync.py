@@ -1,7 +1,7 @@
 """The synchronous client."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -179,6 +179,20 @@ class Client:
     def undeploy(self, name: str) -> None:
         """Take a service away."""
         self.send(calls.remove("services", name, project=self.connection.project))
+
+    def plan_manifests(self, documents: Sequence[Mapping[str, Any]], *, retry: bool = False) -> Document:
+        """What applying these manifests would do now: one plan value, with its fingerprint."""
+        return self.send(calls.manifests("plan", documents, retry=retry))
+
+    def apply_manifests(
+        self, documents: Sequence[Mapping[str, Any]], *, retry: bool = False, fingerprint: str | None = None
+    ) -> Document:
+        """Apply manifests, all or none; with `fingerprint`, only the plan that has it."""
+        return self.send(calls.manifests("apply", documents, retry=retry, fingerprint=fingerprint))
+
+    def export_manifests(self) -> list[Document]:
+        """Manifests of all services, as `apply_manifests` reads them."""
+        return self.send(calls.listing("manifests", project=self.connection.project))
 
     def rollout(self, name: str) -> Document:
         """What is on its way to a service's traffic, how far it is, and what was rejected."""

@@ -14,10 +14,32 @@ from modelyard.domain.upstreams import Upstream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicas:
-    """How many isolated workers a service may have; shared services scale with the server pool instead."""
+    """How many isolated workers a service may have; shared services scale with the server pool instead.
+
+    `target_in_flight` is how many requests in hand of each worker are aimed at, where the number follows the load.
+    """
 
     min: int = 1
     max: int = 1
+    target_in_flight: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What each isolated worker is given: cores, memory, and the kind of device; None sets no bound."""
+
+    cpu: float | None = None
+    memory_bytes: int | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objectives:
+    """What a service is to keep to over `window_s` seconds: the 99th percentile in ms, availability in percent."""
+
+    latency_p99_ms: float | None = None
+    availability: float | None = None
+    window_s: float = 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +48,8 @@ class ServiceSpec:
 
     `alias` is the name by which the version was chosen, if it was by one; with `follow`, the platform makes a revision
     of its own when that alias points at another version. With `upstream` a server elsewhere answers: `model` is its
-    name there, version and digest are those of the specification.
+    name there, version and digest are those of the specification. `env` names, for each variable of its workers, the
+    secret that holds the value.
     """
 
     name: str
@@ -47,11 +70,15 @@ class ServiceSpec:
     alias: str | None = None
     follow: bool = False
     upstream: Upstream | None = None
+    resources: Resources = field(default_factory=Resources)
+    env: Mapping[str, str] = field(default_factory=dict)
+    slo: Objectives | None = None
 
     @property
     def runs(self) -> tuple[object, ...]:
         """What its isolated workers are made of; two revisions that agree in it can share them."""
-        return self.model, self.version, self.digest, self.isolation, self.target
+        env = tuple(sorted(self.env.items()))
+        return self.model, self.version, self.digest, self.isolation, self.target, self.resources, env
 
 
 class Phase(StrEnum):

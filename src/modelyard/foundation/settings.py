@@ -5,6 +5,7 @@ field says what it does, its unit and its range, and is checked when it is read;
 module. A name that is not known is refused, so that a typing error never passes as a default.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -17,10 +18,12 @@ import yaml
 
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.domain.names import NAME_PATTERN
 
 PREFIX: Final = "MODELYARD_"
 _META: Final = "modelyard"
 _YAML: Final = (".yaml", ".yml")
+_TARGETS: Final = "targets."
 Value = bool | int | float | str | tuple[str, ...] | None
 
 
@@ -267,7 +270,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All groups."""
+    """All groups, and the named targets of deployments: `targets: {staging: {kind: local}}` in the settings file."""
 
     keys: KeySettings = field(default_factory=KeySettings)
     tokens: TokenSettings = field(default_factory=TokenSettings)
@@ -281,6 +284,7 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
     environments: EnvironmentSettings = field(default_factory=EnvironmentSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)
+    targets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,7 +313,9 @@ def load(
     """
     chosen: dict[str, tuple[Any, str]] = {}
     known = {f"{item.group}.{item.name}": item for item in describe()}
-    for name, value in _from_file(file).items():
+    written = _from_file(file)
+    targets = _targets({name: written.pop(name) for name in list(written) if name.startswith(_TARGETS)})
+    for name, value in written.items():
         chosen[name] = (value, f"in {file.name if file else ''}")
     for name, item in known.items():
         text = (environment or {}).get(item.variable)
@@ -324,13 +330,13 @@ def load(
             raise InvalidRequest(
                 f"there is no setting {quote(name)} ({chosen[name][1]})", hint="docs/reference/settings.md lists all"
             )
-    return _build({name: _checked(value, known[name], source) for name, (value, source) in chosen.items()})
+    return _build({name: _checked(value, known[name], source) for name, (value, source) in chosen.items()}, targets)
 
 
 def describe() -> list[Described]:
     """Every field of every group, in the order of declaration."""
     found: list[Described] = []
-    for group, kind in get_type_hints(Settings).items():
+    for group, kind in groups().items():
         hints = get_type_hints(kind)
         found.extend(
             Described(
@@ -432,12 +438,31 @@ def _wrong(item: Described, value: object, source: str) -> InvalidRequest:
     )
 
 
-def _build(values: Mapping[str, Value]) -> Settings:
-    groups: dict[str, Any] = {}
-    for group, kind in get_type_hints(Settings).items():
+def _build(values: Mapping[str, Value], targets: Mapping[str, str]) -> Settings:
+    made: dict[str, Any] = {}
+    for group, kind in groups().items():
         own = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{group}.")}
-        groups[group] = kind(**own)
-    return Settings(**groups)
+        made[group] = kind(**own)
+    return Settings(**made, targets=targets)
+
+
+def groups() -> dict[str, type[Any]]:
+    """The groups of settings, by name, in the order of declaration."""
+    hints: dict[str, type[Any]] = get_type_hints(Settings)
+    return {name: kind for name, kind in hints.items() if hasattr(kind, "__dataclass_fields__")}
+
+
+def _targets(written: Mapping[str, Any]) -> dict[str, str]:
+    """Named targets with the kind of each."""
+    found: dict[str, str] = {}
+    for path, value in written.items():
+        name = path.removeprefix(_TARGETS)
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise InvalidRequest(f"{quote(name)} is no name for a target", hint="1 to 63 of a-z 0-9 . _ -")
+        if not isinstance(value, dict) or set(value) != {"kind"} or not isinstance(value["kind"], str):
+            raise InvalidRequest(f"targets.{name} needs a kind and nothing else", hint="write {kind: local}")
+        found[name] = value["kind"]
+    return found
 
 
 def _kind_name(hint: Any) -> str:  # noqa: ANN401

@@ -55,13 +55,18 @@ class Replica:
 class Abilities:
     """What this orchestrator can do; what it cannot is refused with the reason, never coerced.
 
-    With `places_itself` it chooses the node of a replica; else it wants to be told.
+    With `places_itself` it chooses the node of a replica; else it wants to be told. `shares_servers`: services may run
+    in the listening model servers. `gives_secrets`: workers get secrets in their environment. `devices` are those that
+    a service may ask for by name.
     """
 
     limits_memory: bool
     limits_cpu: bool
     many_nodes: bool
     places_itself: bool = False
+    shares_servers: bool = True
+    gives_secrets: bool = False
+    devices: tuple[str, ...] = ("cpu",)
 
 
 class Orchestrator(Protocol):

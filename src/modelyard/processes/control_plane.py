@@ -32,6 +32,7 @@ from modelyard.control.deployments import (
     Pace,
     Reconciler,
     Rollouts,
+    Targets,
     services_using,
     services_with_secret,
 )
@@ -163,16 +164,13 @@ class ControlPlane:
             board=board,
             issuers=issuers,
         )
-        orchestrators = _orchestrators(keepers)
-        deployments = Deployments(
-            parts.database, publish=publisher, packages=self.places.packages, targets=orchestrators
-        )
+        targets = Targets(_orchestrators(keepers), named=self.settings.targets)
+        deployments = Deployments(parts.database, publish=publisher, packages=self.places.packages, targets=targets)
         pace: Pace = _struct(Pace, {**asdict(self.settings.deployments), **self.config.pace})
         reconciler = Reconciler(
             deployments,
             board=board,
             roster=roster,
-            orchestrators=orchestrators,
             pace=pace,
             prepare=EnvironmentPreparer(
                 environments_of(self.places.environments, self.settings.environments), parts.clock

@@ -23,6 +23,7 @@ from modelyard.control.deployments.store import (
     services_using,
     services_with_secret,
 )
+from modelyard.control.deployments.targets import Targets
 from modelyard.control.deployments.view import Addresses
 from modelyard.control.deployments.wishes import Wish
 from modelyard.foundation.registry import Registry
@@ -48,6 +49,7 @@ __all__ = [
     "Service",
     "Status",
     "Stored",
+    "Targets",
     "Wish",
     "find_services",
     "is_canary",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from modelyard.control.deployments import store
+from modelyard.control.deployments.following import follow_aliases
 from modelyard.control.deployments.plan import plan
 from modelyard.control.deployments.preparation import Prepare, nothing_to_prepare
 from modelyard.control.deployments.routing import package_directory
@@ -25,7 +26,7 @@ from modelyard.control.nodes import TOPIC as NODES
 from modelyard.control.nodes import Board, Roster
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors import ModelyardError
-from modelyard.ports.orchestrator import Orchestrator, Replica, ReplicaState
+from modelyard.ports.orchestrator import Replica, ReplicaState
 
 _LOG: Final = logging.getLogger(__name__)
 _AGAIN: Final = 20
@@ -41,7 +42,6 @@ class Reconciler:
         *,
         board: Board,
         roster: Roster,
-        orchestrators: Mapping[str, Orchestrator],
         pace: Pace,
         prepare: Prepare = nothing_to_prepare,
     ) -> None:
@@ -50,7 +50,7 @@ class Reconciler:
         self._board = board
         self._roster = roster
         self._leaving: frozenset[str] = frozenset()
-        self._orchestrators = orchestrators
+        self._targets = deployments.targets
         self._pace = pace
         self._prepare = prepare
         self._woken = threading.Event()
@@ -74,9 +74,10 @@ class Reconciler:
 
     def reconcile(self) -> bool:
         """One pass over all services; whether anything changed."""
+        follow_aliases(self._deployments)
         with self._database.read() as tx:
             present = store.find_services(tx)
-        replicas = {name: self._replicas(name) for name in self._orchestrators}
+        replicas = {kind: self._replicas(kind) for kind in self._targets.orchestrators}
         self._roster.see(replica for seen in replicas.values() for replica in (seen or {}).values())
         self._leaving = frozenset(self._roster.leaving())
         changed = [self._reconcile(stored, replicas) for stored in present]
@@ -95,29 +96,30 @@ class Reconciler:
                     _LOG.exception("a pass over the services failed; the next sweep tries again")
                     break
 
-    def _replicas(self, name: str) -> dict[str, Replica] | None:
+    def _replicas(self, kind: str) -> dict[str, Replica] | None:
         """What this orchestrator runs; None when it does not say."""
         try:
-            return {replica.id: replica for replica in self._orchestrators[name].replicas()}
+            return {replica.id: replica for replica in self._targets.orchestrators[kind].replicas()}
         except (ModelyardError, TimeoutError):
             return None
 
     def _reconcile(self, stored: Stored, replicas: Mapping[str, dict[str, Replica] | None]) -> bool:
         service = stored.service
-        target = service.spec(service.status.goal).target
-        seen = replicas.get(target)
-        if seen is None and any(rev.spec.isolation is Isolation.PROCESS for rev in service.revisions.values()):
-            return False  # nothing is known of its workers: leave everything as it is
-        observed = replace(self._observe(seen or {}), preparations=self._preparations(service))
+        kinds = {self._targets.kind_of(revision.spec.target) for revision in service.revisions.values()}
+        seen: dict[str, Replica] = {}
+        for kind in kinds:
+            found = None if kind is None else replicas[kind]
+            if found is None and any(rev.spec.isolation is Isolation.PROCESS for rev in service.revisions.values()):
+                return False  # nothing is known of its workers: leave everything as it is
+            seen |= found or {}
+        observed = replace(self._observe(seen), preparations=self._preparations(service))
         made = plan(service, observed, now=self._now(), pace=self._pace)
-        orchestrator = self._orchestrators.get(target)
-        if orchestrator is not None:
-            made = self._start(orchestrator, made, (seen or {}).values())
+        made = self._start(service, made, seen.values())
         changed = made.status != service.status or bool(made.events) or bool(made.outcomes)
         if changed and not self._write(stored, made):
             return True  # somebody asked for something else meanwhile: look again
-        if orchestrator is not None:
-            self._stop(orchestrator, made.stop)
+        for kind in kinds - {None}:
+            self._stop(kind or "", [name for name in made.stop if name in (replicas[kind or ""] or {})])
         return changed
 
     def _observe(self, replicas: Mapping[str, Replica]) -> Observed:
@@ -143,11 +145,15 @@ class Reconciler:
                     found[number] = known
         return found
 
-    def _start(self, orchestrator: Orchestrator, made: Plan, present: Iterable[Replica]) -> Plan:
+    def _start(self, service: Service, made: Plan, present: Iterable[Replica]) -> Plan:
         """Put each worker on a node and have it started; what stands in the way is the status's reason."""
         running = {replica.id: replica for replica in present}
         for replica in made.start:
+            kind = self._targets.kind_of(service.spec(replica.revision).target)
             try:
+                if kind is None:
+                    continue
+                orchestrator = self._targets.orchestrators[kind]
                 places_itself = orchestrator.abilities().places_itself
                 node = "" if places_itself else self._roster.place(replica, running.values()).node
                 orchestrator.start(replace(replica, node=node))
@@ -156,10 +162,10 @@ class Reconciler:
                 return replace(made, status=replace(made.status, reason=str(error) or "the workers cannot be started"))
         return made
 
-    def _stop(self, orchestrator: Orchestrator, replicas: Sequence[str]) -> None:
+    def _stop(self, kind: str, replicas: Sequence[str]) -> None:
         for replica in replicas:
             try:
-                orchestrator.stop(replica, grace_s=self._pace.grace_s)
+                self._targets.orchestrators[kind].stop(replica, grace_s=self._pace.grace_s)
             except (ModelyardError, TimeoutError) as error:
                 _LOG.warning("worker %s cannot be stopped now: %s", replica, error)
 
@@ -176,9 +182,8 @@ class Reconciler:
     def _stop_orphans(self, services: Sequence[Service], replicas: Mapping[str, dict[str, Replica] | None]) -> None:
         """Workers of services that are no more: left when the platform ended between two steps."""
         prefixes = tuple(owner_prefix(service.project, service.name) for service in services)
-        for name, seen in replicas.items():
-            orphans = [replica for replica in seen or {} if not replica.startswith(prefixes)]
-            self._stop(self._orchestrators[name], orphans)
+        for kind, seen in replicas.items():
+            self._stop(kind, [replica for replica in seen or {} if not replica.startswith(prefixes)])
 
     def _now(self) -> float:
         return self._database.clock.now().timestamp()

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from modelyard.control.catalog import find_model, find_version
 from modelyard.control.deployments import store
+from modelyard.control.deployments.manifest_routes import router as manifests
 from modelyard.control.deployments.rollouts import Decision, Rollouts
 from modelyard.control.deployments.schemas import NAME, MoveBody, NewService, PromoteBody, RollbackBody, ServiceBody
 from modelyard.control.deployments.service import Deployments
@@ -29,6 +30,7 @@ from modelyard.foundation.documents import to_json, to_plain
 from modelyard.foundation.metrics.inputs import account_of
 
 router = APIRouter(tags=["services"])
+router.include_router(manifests)
 ServiceName = Annotated[str, Path(pattern=NAME, max_length=63)]
 Project = Annotated[str | None, Query(pattern=NAME, max_length=63, description="The project; default: the caller's.")]
 IfMatch = Annotated[str | None, Header(max_length=500)]

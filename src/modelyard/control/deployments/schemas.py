@@ -1,6 +1,6 @@
 """Bodies of the service routes."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,12 @@ class ReplicasBody(BaseModel):
 
     min: int = Field(default=1, ge=1, le=MOST_REPLICAS)
     max: int | None = Field(default=None, ge=1, le=MOST_REPLICAS, description="Without it, as many as `min`.")
+    target_in_flight: int | None = Field(default=None, ge=1, le=100_000, description="Requests in hand of each worker.")
+
+    def value(self) -> Replicas:
+        """The same in the terms of the domain."""
+        most = self.min if self.max is None else self.max
+        return Replicas(min=self.min, max=most, target_in_flight=self.target_in_flight)
 
 
 class LimitsBody(BaseModel):
@@ -214,6 +220,18 @@ class PromoteBody(MoveBody):
     to: Literal["end", "next"] = Field(default="end", description="All of the traffic, or the next share.")
 
 
+class ManifestsBody(BaseModel):
+    """Manifests that are planned or applied together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    documents: list[Any] = Field(description="Manifests: apiVersion, kind, metadata, spec.", max_length=200)
+    retry: bool = Field(default=False, description="Try versions again that were given up or rolled back before.")
+    fingerprint: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="Apply only this plan, as `plan` gave it."
+    )
+
+
 def _replicas(body: ReplicasBody | int | None) -> Replicas | None:
     match body:
         case None:
@@ -221,4 +239,4 @@ def _replicas(body: ReplicasBody | int | None) -> Replicas | None:
         case int():
             return Replicas(min=body, max=body)
         case _:
-            return Replicas(min=body.min, max=body.min if body.max is None else body.max)
+            return body.value()

@@ -4,7 +4,6 @@ The wish, the routing table that follows at once, and the history entry are one 
 is asking once: a wish that equals the present one changes nothing.
 """
 
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from modelyard.control.deployments.rollout import abort
 from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Service, Status
 from modelyard.control.deployments.store import Publish, Stored
 from modelyard.control.deployments.switch import reject
+from modelyard.control.deployments.targets import Targets
 from modelyard.control.deployments.wishes import Wish, require_still_servable, spec_of
 from modelyard.control.history import append
 from modelyard.control.identity import Actor, Principal, find_project, require
@@ -27,13 +27,13 @@ from modelyard.foundation.documents import to_plain
 
 
 class Deployments:
-    """The services of a platform. `publish` makes the next routing table; `targets` are the orchestrators there are."""
+    """The services of a platform. `publish` makes the next routing table; `targets` are the places there are."""
 
-    def __init__(self, database: Database, *, publish: Publish, packages: Path, targets: Collection[str]) -> None:
+    def __init__(self, database: Database, *, publish: Publish, packages: Path, targets: Targets) -> None:
         self.database = database
         self.publish = publish
         self.packages = packages
-        self.targets = tuple(targets)
+        self.targets = targets
 
     def apply(self, who: Principal, wish: Wish, *, if_match: str | None = None) -> tuple[Stored, str]:
         """Create the service or change it; gives it and how its version was chosen.
@@ -54,7 +54,7 @@ class Deployments:
                 spec, how = spec_of(tx, wish, present=None, targets=self.targets)
                 self.create(tx, who.actor, spec, why=wish.why or how)
             else:
-                kept = _standing(present.service)
+                kept = standing_spec(present.service)
                 spec, how = spec_of(tx, wish, present=kept, targets=self.targets)
                 self._change(tx, who.actor, present, spec, retry=wish.retry, why=wish.why or how)
             return store.find(tx, wish.project, wish.name), how
@@ -129,6 +129,7 @@ class Deployments:
         require_standing(present.service)
         again = retry and status.goal in status.failed
         if present.service.spec(status.goal) == spec and not again:
+            self.note_asked(tx, present, spec)
             return
         require_not_rejected(present.service, spec, retry=retry)
         self.revise(tx, actor, present, spec, why=why, action="service.changed")
@@ -174,6 +175,12 @@ class Deployments:
         _record(tx, actor, spec, revision, action=action)
         return revision
 
+    def note_asked(self, tx: Transaction, present: Stored, spec: ServiceSpec) -> None:
+        """Remember that this was asked for last: it is so already, for somebody had chosen otherwise before."""
+        status = present.service.status
+        if status.asked not in (None, spec):
+            store.save(tx, spec.project, spec.name, replace(status, asked=spec), publish=self.publish)
+
     @staticmethod
     def _earlier(tx: Transaction, stored: Stored, to: int | None) -> Revision:
         project, name, status = stored.service.project, stored.service.name, stored.service.status
@@ -188,7 +195,7 @@ class Deployments:
         raise Conflict(f"{quote(name)} has no earlier revision that was good", hint=f"modelyard revisions {name}")
 
 
-def _standing(service: Service) -> ServiceSpec:
+def standing_spec(service: Service) -> ServiceSpec:
     """What stays where a wish says nothing: the wish before, unless that was given up and another revision answers."""
     status = service.status
     given_up = status.goal in status.failed and status.live is not None

@@ -230,7 +230,7 @@ def _write(tx: Transaction, project: str, name: str, status: Status) -> None:
 
 def _stored(tx: Transaction, row: RowMapping) -> Stored:
     status = from_plain(row["status"], Status)
-    named = {status.goal, status.taking_over, status.replaced, *status.kept} - {None}
+    named = {status.goal, status.taking_over, status.replaced, *status.kept, *status.homes.values()} - {None}
     query = select(revisions).where(
         revisions.c.project == row["project"],
         revisions.c.service == row["name"],

@@ -1,23 +1,25 @@
 """From a wish to a spec: what is named is resolved and checked, what is not named stays as it is or has its default.
 
 A new field of a service's spec is added in four places: `ServiceSpec` (or a value of its own in `domain`), `Wish` and
-`spec_of` here, the body in `schemas`, and the manifest in `manifest_fields`, which maps it both ways.
+`spec_of` here, the body in `schemas`, and the manifest in `manifest_fields`, which maps it both ways. What a place
+cannot do with it is refused in `targets`.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from modelyard.control.catalog import VersionRecord, resolve
+from modelyard.control.catalog import Resolved, VersionRecord, resolve
 from modelyard.control.deployments.answerers import Answerer, is_relayed, require_same_dialect, upstream_answerer
+from modelyard.control.deployments.targets import Target, require_abilities, require_target
 from modelyard.control.records import Transaction
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import quote
-from modelyard.domain.errors.platform import InvalidRequest, NotSupported
+from modelyard.domain.errors.platform import Conflict, InvalidRequest, NotFound, NotSupported
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.rollout import Guard, Rollout, Shadow, Strategy
 from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
-from modelyard.domain.service import Replicas, ServiceSpec
+from modelyard.domain.service import Objectives, Replicas, Resources, ServiceSpec
 from modelyard.domain.upstreams import Upstream
 
 MOST_REPLICAS: Final = 64
@@ -59,12 +61,15 @@ class Wish:
     rollout: Rollout | None = None
     shadow: ShadowWish | None = None
     upstream: Upstream | None = None
+    resources: Resources | None = None
+    env: Mapping[str, str] | None = None
+    slo: Objectives | None = None
     why: str = ""
     retry: bool = False
 
 
 def spec_of(
-    tx: Transaction, wish: Wish, *, present: ServiceSpec | None, targets: Collection[str]
+    tx: Transaction, wish: Wish, *, present: ServiceSpec | None, targets: Mapping[str, Target]
 ) -> tuple[ServiceSpec, str]:
     """The spec that a wish means, beside `present` (None: nothing is kept), and how its version was chosen.
 
@@ -75,9 +80,7 @@ def spec_of(
     version, how, alias = _answerer(tx, wish, present)
     upstream = version.upstream if isinstance(version, Answerer) else None
     require_same_dialect(present, upstream)
-    target = wish.target or (present.target if present else "local")
-    if target not in targets:
-        raise NotSupported(f"there is no target {quote(target)} here", hint=f"targets: {', '.join(targets)}")
+    target = require_target(targets, wish.target or (present.target if present else "local"))
     isolation = Isolation.SHARED if upstream is not None else _isolation(wish, present, version.isolation)
     shadow = _shadow(tx, wish, present, version)
     rollout = _rollout(wish, present, version)
@@ -90,7 +93,7 @@ def spec_of(
         digest=version.digest,
         project=wish.project,
         owner=(present.owner if present else "") if wish.owner is None else wish.owner,
-        target=target,
+        target=target.name,
         replicas=replicas,
         isolation=isolation,
         limits=wish.limits or (present.limits if present else Limits()),
@@ -102,7 +105,11 @@ def spec_of(
         alias=alias,
         follow=wish.follow and alias is not None,
         upstream=upstream,
+        resources=wish.resources or (present.resources if present else Resources()),
+        env=dict((present.env if present else {}) if wish.env is None else wish.env),
+        slo=wish.slo or (present.slo if present else None),
     )
+    require_abilities(spec, target)
     return spec, how
 
 
@@ -197,17 +204,29 @@ def _version(tx: Transaction, wish: Wish, present: ServiceSpec | None) -> tuple[
     if wish.model is None:
         if present is None:
             raise InvalidRequest("a new service needs a model", hint="name one, as in NAME:VERSION")
-        resolved = resolve(tx, wish.project, present.model, version=present.version)
+        resolved = _resolved(tx, wish.project, present.model, present.version, None)
         return _servable(resolved.version), "as it is", present.alias
-    resolved = resolve(tx, wish.project, wish.model, version=wish.version, alias=wish.alias)
+    resolved = _resolved(tx, wish.project, wish.model, wish.version, wish.alias)
     return _servable(resolved.version), resolved.how, wish.alias
 
 
-def _servable(version: VersionRecord) -> VersionRecord:
+def _resolved(
+    tx: Transaction, project: str, model: str, version: str | None, alias: str | None, *, field: str = "model"
+) -> Resolved:
+    """The version that is meant; a refusal names the field."""
+    try:
+        return resolve(tx, project, model, version=version, alias=alias)
+    except (NotFound, Conflict, InvalidRequest) as error:
+        details = [{"field": field, "expected": error.hint or error.detail}]
+        raise type(error)(error.detail, hint=error.hint, details=details) from error
+
+
+def _servable(version: VersionRecord, *, field: str = "model") -> VersionRecord:
     if not version.has_package:
         raise NotSupported(
             f"{version.model}:{version.version} has no form that can be served here",
             hint=f"modelyard show {version.model}:{version.version} tells why",
+            details=[{"field": field, "expected": "a version that can be served here"}],
         )
     return version
 
@@ -224,7 +243,10 @@ def _shadow(
     if asked.percent == 0:
         return None
     model = asked.model or version.model
-    found = _servable(resolve(tx, wish.project, model, version=asked.version, alias=asked.alias).version)
+    found = _servable(
+        _resolved(tx, wish.project, model, asked.version, asked.alias, field="shadow.model").version,
+        field="shadow.model",
+    )
     if found.digest == version.digest:
         raise InvalidRequest(
             f"{model}:{found.version} would be its own shadow",

@@ -4,6 +4,7 @@ Workers are named after a *home*: the revision that they were started for. A rev
 live or warm uses that one's workers, so that going back, and changing limits or the number of workers, loads nothing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -52,7 +53,10 @@ def replicas_of(service: Service, revision: int, observed: Observed) -> list[Rep
     if spec.isolation is not Isolation.PROCESS:
         return []
     home = service.status.home(revision)
-    return [_replica(service, home, index, spec.digest, observed) for index in range(count_of(service, revision))]
+    one = _replica(service, home, 0, spec.digest, observed)
+    cpu, memory = spec.resources.cpu, spec.resources.memory_bytes
+    one = replace(one, threads=1 if cpu is None else max(1, math.ceil(cpu)), memory_bytes=memory)
+    return [replace(one, id=_id(service, home, index)) for index in range(count_of(service, revision))]
 
 
 def shadow_replicas(service: Service, revision: int, observed: Observed) -> list[ReplicaSpec]:
@@ -144,12 +148,16 @@ def _is_due(seen: Replica | None, observed: Observed) -> bool:
 def _replica(service: Service, home: int | str, index: int, digest: str, observed: Observed) -> ReplicaSpec:
     number = int(str(home).partition("-")[0])
     return ReplicaSpec(
-        id=replica_id(service.project, service.name, home, index),
+        id=_id(service, home, index),
         project=service.project,
         service=service.name,
         revision=number,
         package=package_directory(observed.packages, digest),
     )
+
+
+def _id(service: Service, home: int | str, index: int) -> str:
+    return replica_id(service.project, service.name, home, index)
 
 
 def _addresses(wanted: Sequence[ReplicaSpec], known: Sequence[str], observed: Observed) -> tuple[str, ...]:

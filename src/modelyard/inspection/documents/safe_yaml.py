@@ -32,6 +32,11 @@ def read_yaml(text: str, *, what: str, max_depth: int, max_digits: int) -> objec
     return _Builder(what, max_depth, max_digits).document(text)
 
 
+def read_yaml_documents(text: str, *, what: str, max_depth: int, max_digits: int) -> list[object]:
+    """The values of all documents in `text`, without empty ones; refuses what `read_yaml` refuses."""
+    return _Builder(what, max_depth, max_digits).documents(text)
+
+
 class _Builder:
     def __init__(self, what: str, max_depth: int, max_digits: int) -> None:
         self.what = what
@@ -39,16 +44,24 @@ class _Builder:
         self.max_digits = max_digits
 
     def document(self, text: str) -> object:
+        values = self._values(text)
+        if len(values) > 1:
+            raise ConfigInvalid(f"{self.what} has more than one document")
+        if not values:
+            raise ConfigInvalid(f"{self.what} is not valid YAML", hint=_HINT)
+        return values[0]
+
+    def documents(self, text: str) -> list[object]:
+        return [value for value in self._values(text) if value is not None]
+
+    def _values(self, text: str) -> list[object]:
         try:
             events = self._checked(yaml.parse(text, Loader=yaml.SafeLoader))
-            value = self._value(next(events), events, 0)
-            if next(events, None) is not None:
-                raise ConfigInvalid(f"{self.what} has more than one document")
+            return [self._value(event, events, 0) for event in events]  # each takes its own events
         except (yaml.YAMLError, StopIteration, ValueError, RecursionError) as error:
             line = getattr(getattr(error, "problem_mark", None), "line", None)
             place = "" if line is None else f" at line {line + 1}"
             raise ConfigInvalid(f"{self.what} is not valid YAML{place}", hint=_HINT) from error
-        return value
 
     def _checked(self, events: Iterator[yaml.Event]) -> Iterator[yaml.Event]:
         """Content events only, each looked at for what the subset leaves out."""
