@@ -10,7 +10,7 @@ def test_an_answer_that_was_given_over_http_is_given_again_over_grpc(kit, packag
         assert client.post("/v2/models/m1/infer", json=kit.question()).headers["x-cache"] == "miss"
         caller = connect(server)
         for _ in range(3):
-            answer = caller.ask("ModelInfer", ask_for(id="7"))
+            answer = caller.ask("ModelInfer", ask_for(id="7"), timeout=90)
             assert (answer.id, list(answer.outputs[0].contents.fp32_contents)) == ("7", [2.0, 4.0])
         stats = client.get("/v2/models/m1/stats").json()["model_stats"][0]
     assert stats["execution_count"] == 1

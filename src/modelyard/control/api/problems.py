@@ -73,6 +73,7 @@ STATUS: Final[Mapping[type[ModelyardError], int]] = {
     uploads.ProbeFailed: 422,
     # predictions that pass through here (the console's try-out)
     inference.InferenceInvalid: 400,
+    inference.BadEvent: 400,
     inference.BadJson: 400,
     inference.UnknownInput: 400,
     inference.MissingInput: 400,

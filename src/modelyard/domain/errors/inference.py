@@ -11,6 +11,13 @@ class InferenceInvalid(ModelyardError):
     title = "The inference request is not valid"
 
 
+class BadEvent(InferenceInvalid):
+    """The request comes as a CloudEvent that is none."""
+
+    code = "bad_event"
+    title = "The CloudEvent cannot be used"
+
+
 class BadJson(InferenceInvalid):
     """Not strict JSON: syntax, duplicate keys, NaN, depth, digits."""
 

@@ -23,6 +23,7 @@ from modelyard.inference.server.addresses import OPEN, POSTED, RELAYED, Address,
 from modelyard.inference.server.answers import send_error
 from modelyard.inference.server.choosing import choose
 from modelyard.inference.server.dialects import MLFLOW, V1, V2, Dialect
+from modelyard.inference.server.events import MARK
 from modelyard.inference.server.held_here import INFER_TYPES
 from modelyard.inference.server.openai import OpenAiDoor
 from modelyard.inference.server.pages import Pages
@@ -30,7 +31,7 @@ from modelyard.inference.server.predict import Asked, AskedTogether, Predict
 from modelyard.inference.server.reach import service_to_ask, unreachable
 
 _ANY: Final = frozenset({None, b"*/*"})
-_OF_ONE: Final = frozenset({b"priority", b"x-request-timeout-ms"})
+_OF_ONE: Final = frozenset({MARK, b"priority", b"x-request-timeout-ms"})
 """Headers that say how one request is to be treated: it does not go together with others."""
 _MOST_KINDS: Final = 1024
 
