@@ -84,7 +84,7 @@ def one(platform: Platform, client: Client, trial: Trial, directory: Path, *, na
     with Load(platform.inference_url, questions, trial.rate, 10.0, 1) as load:
         load.wait_for(100)
         began = time.monotonic()
-        client.deploy(f"{name}:2", service=name, rollout={"strategy": "canary", "steps": [10, 50], "guard": "auto"})
+        client.deploy(f"{name}:2", service=name, rollout={"strategy": "canary", "steps": [25, 50], "guard": "auto"})
         ended = _wait(client, name, limit_s=trial.limit_s)
         seconds = time.monotonic() - began
         load.wait_for(200)

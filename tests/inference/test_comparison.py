@@ -1,6 +1,7 @@
 """Dividing requests by coin, caller and match, and counting what each revision answers."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,14 +13,16 @@ import numpy as np
 import pytest
 
 from modelyard.domain.errors.inference import DeadlineExceeded, RunFailed, ShapeMismatch
+from modelyard.domain.errors.platform import Unavailable
 from modelyard.domain.routing import Match, RoutingTable
-from modelyard.domain.sketches import Sketch
+from modelyard.domain.sketches import Sketch, latency_bucket
 from modelyard.foundation.documents import from_json, to_json
 from modelyard.foundation.metrics import Book
 from modelyard.inference.admission import SharedLimits
 from modelyard.inference.batching import Call
 from modelyard.inference.routing import BoardOptions, ServedBackend, Service, Switchboard
 from modelyard.inference.routing.choosing import Coin
+from modelyard.inference.routing.sketching import STRETCH_S, Pairs, Place, RevisionSketch
 
 
 class Ask(Call):
@@ -129,17 +132,21 @@ async def test_what_each_revision_answers_is_counted_apart(tmp_path: Path, two) 
     assert from_json(report, Sketch) == sketches[1]
 
 
-async def test_one_request_of_a_slice_of_time_is_timed_and_one_row_of_a_request_counted(tmp_path: Path, two) -> None:
+async def test_one_request_of_each_side_is_timed_for_a_stretch_and_one_row_of_a_request_counted(
+    tmp_path: Path, two
+) -> None:
     async with board_of(tmp_path, two(watched=True, weights=(50, 50))) as board:
         service = board.find("default", "sorter")
-        await asyncio.sleep(0.06)
         asks = [Ask(service, service.choose({}), np.repeat(ROWS, 5, axis=0)) for _ in range(60)]
         await answered(asks)
+        await asyncio.sleep(STRETCH_S)
+        last = Ask(service, service.choose({}), ROWS)
+        await answered([last])
         sketches = by_revision(board, split="1=50,2=50")
-    assert sum(sketch.requests for sketch in sketches.values()) == 60
+    assert sum(sketch.requests for sketch in sketches.values()) == 61
     for sketch in sketches.values():
         assert sum(count for _, count in sketch.predictions) == sketch.requests
-        assert 1 <= sum(count for _, count in sketch.latency) < sketch.requests
+        assert sum(count for _, count in sketch.latency) == 1
 
 
 async def test_a_service_that_nobody_watches_is_not_wrapped(tmp_path: Path, two) -> None:
@@ -242,10 +249,11 @@ async def test_what_a_revision_spoils_is_counted_and_what_a_client_spoils_is_not
         backend = next(each for each in service.live if each.key.revision == 2)
         ask = Ask(service, backend, ROWS)
         await answered([ask])
-        for error in (RunFailed("it raised"), DeadlineExceeded("too late"), ShapeMismatch("of another shape")):
+        spoilt = (RunFailed("it raised"), DeadlineExceeded("too late"), Unavailable("its workers are away"))
+        for error in (*spoilt, ShapeMismatch("of another shape")):
             service.book_failure(error, ask)
         sketch = by_revision(board, split="1=50,2=50")[2]
-        assert (sketch.requests, sketch.failures) == (3, 2)
+        assert (sketch.requests, sketch.failures) == (4, 3)
 
 
 async def test_an_answer_that_is_no_number_is_a_failure_of_its_own_request(tmp_path: Path, packages, kit) -> None:
@@ -269,15 +277,13 @@ async def test_an_answer_that_is_no_number_is_a_failure_of_its_own_request(tmp_p
 
 
 def test_only_the_spoilt_rows_of_a_shared_run_count_as_failures() -> None:
-    from modelyard.inference.routing.sketching import RevisionSketch
-
     signature = SimpleNamespace(
         batched=True,
         outputs={"y": SimpleNamespace(name="y", datatype=SimpleNamespace(is_float=True))},
         contract=SimpleNamespace(labelling=None, task="regression"),
     )
     owner = object()
-    sketch = RevisionSketch(owner, signature, epoch="e", split="s")
+    sketch = RevisionSketch(owner, signature, Place(epoch="e", split="s", side=0, pairs=Pairs(2)))
     start = perf_counter()
     calls = [SimpleNamespace(started=start, backend=owner, ok=True, rows=rows) for rows in (1, 2, 3)]
     outputs = {"y": np.array([[1.0], [np.nan], [1.0], [2.0], [2.0], [np.inf]])}
@@ -286,3 +292,23 @@ def test_only_the_spoilt_rows_of_a_shared_run_count_as_failures() -> None:
     counted = sketch.snapshot("p", "s", 1)
     assert (counted.requests, counted.failures) == (2, 1)
     assert counted.predictions == (("#2049", 1),)
+
+
+def test_a_burst_counts_once_for_each_side_however_many_requests_it_held() -> None:
+    """Without the pairing a small side would be seen in bursts more often than the large one, and look slow."""
+    chance = random.Random(5)
+    pairs, now = Pairs(2, draw=chance.random), 0.0
+    for _ in range(4000):
+        is_burst = chance.random() < 0.05
+        now += 0.06
+        sides = [chance.random() < 0.1 for _ in range(40 if is_burst else 4)]
+        for side in (False, True):
+            started = [now - (0.05 if is_burst else 0.001)] * sides.count(side)
+            if started:
+                pairs.offer(int(side), started, now)
+    slow = [
+        sum(count for bucket, count in latency.items() if bucket > latency_bucket(0.01)) for latency in pairs.latency
+    ]
+    timed = [sum(latency.values()) for latency in pairs.latency]
+    assert timed[0] == timed[1] > 1000
+    assert abs(slow[0] - slow[1]) < 0.2 * max(slow)

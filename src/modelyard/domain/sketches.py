@@ -26,9 +26,9 @@ class Sketch:
     """Counts of one revision in one epoch, of requests that the weights sent there by chance.
 
     `split` are the shares as text. `failures` are those of `requests` that the revision itself spoilt: it raised, its
-    workers died, it missed the deadline, or it answered with what is no number. `latency` counts one request for each
-    twentieth of a second (several in one run are no independent witnesses) by `latency_bucket`; `predictions` counts
-    the first row of each answer by `label_key` or `number_key`.
+    workers died, it missed the deadline, or it answered with what is no number. `latency` counts, by `latency_bucket`,
+    one request of each side for each twentieth of a second (those of one run are no independent witnesses);
+    `predictions` counts the first row of each answer by `label_key` or `number_key`.
     """
 
     project: str

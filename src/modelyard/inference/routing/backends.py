@@ -13,7 +13,7 @@ from modelyard.foundation.http.wire import HeaderLines, header_lines
 from modelyard.inference.batching import Batcher, BatchLimits, Queue, Runner
 from modelyard.inference.protocol import Forms, Signature, forms_of
 from modelyard.inference.routing.measures import BackendMeasures
-from modelyard.inference.routing.sketching import RevisionSketch
+from modelyard.inference.routing.sketching import Place, RevisionSketch
 from modelyard.inference.routing.taps import Tap, TappedMeasures, TappedRunner
 from modelyard.inference.routing.workers import WorkerPool
 from modelyard.inference.upstreams import UpstreamClient, UpstreamQueue, V2Upstream
@@ -133,11 +133,11 @@ class ServedBackend:
         self.signature = Signature(self.key.service, upstream.contract)
         self.batcher = UpstreamQueue(upstream, asyncio.get_running_loop(), observer=self.measures)
 
-    def watch(self, *, epoch: str, split: str) -> None:
+    def watch(self, place: Place) -> None:
         """Count apart what this backend answers from now on, where it answers here."""
         if self.signature is None or self.runner is None or not isinstance(self.batcher, Batcher):
             return  # answered elsewhere: what comes out of a run is not seen here
-        self.sketch = RevisionSketch(self, self.signature, epoch=epoch, split=split)
+        self.sketch = RevisionSketch(self, self.signature, place)
         self._instrument()
 
     def unwatch(self) -> None:

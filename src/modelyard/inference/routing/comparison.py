@@ -7,9 +7,11 @@ from typing import Final
 
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.inference import DeadlineExceeded, RunFailed
+from modelyard.domain.errors.platform import Unavailable
 from modelyard.domain.sketches import Sketch
 from modelyard.inference.batching import Call
 from modelyard.inference.routing.backends import ServedBackend
+from modelyard.inference.routing.sketching import Pairs, Place
 from modelyard.inference.routing.workers import WorkerDied, WorkerFailed
 
 _process: Final = os.urandom(6).hex()
@@ -35,8 +37,9 @@ class Comparison:
         if len(backends) < 2:  # noqa: PLR2004  (nothing to compare)
             return
         epoch = f"{_process}-{next(_epochs)}"
-        for backend in backends:
-            backend.watch(epoch=epoch, split=split)
+        pairs = Pairs(len(backends))
+        for side, backend in enumerate(backends):
+            backend.watch(Place(epoch=epoch, split=split, side=side, pairs=pairs))
         self._split, self._backends = split, backends
 
     def end(self) -> None:
@@ -52,7 +55,7 @@ class Comparison:
         backend = getattr(call, "backend", None)
         if not isinstance(backend, ServedBackend) or backend.sketch is None:
             return
-        spoilt = isinstance(error, (DeadlineExceeded, RunFailed))
+        spoilt = isinstance(error, (DeadlineExceeded, RunFailed, Unavailable))
         if spoilt or isinstance(error.__cause__, (WorkerDied, WorkerFailed)):
             backend.sketch.failed(call)
 

@@ -4,7 +4,9 @@ A service that nobody watches has none of this: its batcher is not wrapped. What
 `modelyard.domain.sketches`.
 """
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final
 
@@ -24,8 +26,50 @@ from modelyard.inference.batching import Call
 from modelyard.inference.protocol import Signature
 
 Array = np.ndarray[Any, Any]
-SLICE_S: Final = 0.05
+STRETCH_S: Final = 0.05
 _MOST_NUMBERS: Final = 2048
+
+
+class Pairs:
+    """Latencies in pairs, one of each side, drawn at random from the same stretch of time.
+
+    Requests that are answered together are slow together, so they are no independent witnesses: a stretch gives one of
+    each side, however many there were. It lasts `STRETCH_S` at least, and until all sides have answered. So the sides
+    have the same slow moments in the same numbers; the first of each stretch, without the pairing, would not do: a side
+    with few requests is more often seen where there are many, which is where everything is slow.
+    """
+
+    def __init__(self, sides: int, *, draw: Callable[[], float] = random.random) -> None:
+        self.latency: list[dict[int, int]] = [{} for _ in range(sides)]
+        self._draw = draw
+        self._until = 0.0
+        self._met = [0] * sides
+        self._held = [0.0] * sides
+
+    def offer(self, side: int, started: Sequence[float], now: float) -> None:
+        """Requests of one side that were answered at `now`."""
+        if now >= self._until:
+            if all(self._met):
+                for latency, held in zip(self.latency, self._held, strict=True):
+                    bucket = latency_bucket(held)
+                    latency[bucket] = latency.get(bucket, 0) + 1
+                self._met = [0] * len(self._met)
+            if not any(self._met):
+                self._until = now + STRETCH_S
+        count = len(started)
+        self._met[side] += count
+        if self._draw() * self._met[side] < count:
+            self._held[side] = now - started[int(self._draw() * count)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a sketch belongs: to one side of an epoch with its shares."""
+
+    epoch: str
+    split: str
+    side: int
+    pairs: Pairs
 
 
 class RevisionSketch:
@@ -34,23 +78,15 @@ class RevisionSketch:
     Calls that began before the epoch, or went there aside, are not counted.
     """
 
-    def __init__(self, owner: object, signature: Signature, *, epoch: str, split: str) -> None:
+    def __init__(self, owner: object, signature: Signature, place: "Place") -> None:
         self._owner = owner
+        self._place = place
         self._signature = signature
-        self._epoch = epoch
-        self._split = split
         self._began = perf_counter()
-        self._slice = int(self._began / SLICE_S)
         self._requests = self._failures = 0
-        self._latency: dict[int, int] = {}
         self._predictions: dict[str, int] = {}
         self._labels, self._number = _counted_output(signature)
         self._floats = [name for name, spec in signature.outputs.items() if spec.datatype.is_float]
-
-    @property
-    def split(self) -> str:
-        """The shares of this epoch."""
-        return self._split
 
     def failed(self, call: Call) -> None:
         """A request that the revision spoilt."""
@@ -66,7 +102,7 @@ class RevisionSketch:
         if not counted:
             return
         self._requests += len(counted)
-        self._time([calls[index] for index in counted], now)
+        self._place.pairs.offer(self._place.side, [calls[index].started for index in counted], now)
         if outputs is None:
             return
         rows = self._rows(calls, counted)
@@ -82,27 +118,16 @@ class RevisionSketch:
             project=project,
             service=service,
             revision=revision,
-            epoch=self._epoch,
-            split=self._split,
+            epoch=self._place.epoch,
+            split=self._place.split,
             requests=self._requests,
             failures=self._failures,
-            latency=tuple(sorted(self._latency.items())),
+            latency=tuple(sorted(self._place.pairs.latency[self._place.side].items())),
             predictions=tuple(sorted(self._predictions.items())),
         )
 
     def _counts(self, call: Call) -> bool:
         return call.started >= self._began and getattr(call, "backend", None) is self._owner
-
-    def _time(self, calls: Sequence[Call], now: float) -> None:
-        """One latency for each slice of time in which requests came."""
-        last, latency = self._slice, self._latency
-        for call in calls:
-            here = int(call.started / SLICE_S)
-            if here > last:
-                last = here
-                bucket = latency_bucket(now - call.started)
-                latency[bucket] = latency.get(bucket, 0) + 1
-        self._slice = last
 
     def _rows(self, calls: Sequence[Call], counted: Sequence[int]) -> list[int]:
         """The first row of each counted call."""
