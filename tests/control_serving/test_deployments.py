@@ -112,6 +112,18 @@ def test_a_revision_that_cannot_be_loaded_gives_way_to_the_last_good_one(serving
     assert states == ["live", "failed", "superseded"]
 
 
+def test_a_device_is_taken_literally_and_shown(serving: Serving) -> None:
+    document = serving.deploy(name="placed", model="m", version="1", device="cpu")
+    assert [row["device"] for row in document["servers"]] == ["cpu", "cpu"]
+    with serving.client() as client:
+        absent = client.put("/services/placed", json={"model": "m", "version": "1", "device": "cuda:9"})
+        refused = client.put("/services/placed", json={"model": "m", "version": "1", "device": "quantum"})
+    assert absent.status_code in {409, 422, 501}, absent.text
+    assert "cuda:9" in absent.json()["detail"]
+    assert refused.status_code == 422
+    assert serving.ask("placed").headers["x-revision"] == "1"
+
+
 def test_a_service_that_is_taken_away_answers_no_more_and_its_name_is_free(serving: Serving) -> None:
     serving.deploy(name="gone", model="m", version="1")
     with serving.client() as client:

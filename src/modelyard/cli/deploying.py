@@ -18,6 +18,7 @@ from modelyard.domain.errors.platform import InvalidRequest
 @click.option("--replicas", help="N or MIN..MAX isolated workers (with --isolation process).")
 @click.option("--target", help="The place where it runs.")
 @click.option("--isolation", type=click.Choice(["shared", "process"]), help="Where the model runs.")
+@click.option("--device", metavar="auto|cpu|cuda[:N]|gpu|npu", help="Where it computes; refused where it is not.")
 @click.option("--canary", metavar="P[,P…]", help="Shares of the traffic, in percent, on the way to all of it.")
 @click.option("--shadow", type=click.IntRange(0, 100), metavar="P", help="Send it copies of P % of the requests only.")
 @click.option("--guard", type=click.Choice(["auto", "watch", "off"]), help="Who moves the canary.")
@@ -59,6 +60,7 @@ def _options(given: dict[str, Any]) -> dict[str, object]:
         rollout = {"strategy": "canary", "steps": _steps(canary)} | ({"guard": guard} if guard else {})
     return {
         "isolation": given["isolation"],
+        "device": given["device"],
         "replicas": _replicas(replicas) if replicas else None,
         "target": given["target"],
         "rollout": rollout,

@@ -132,4 +132,4 @@ def _print_status(info: ServiceInfo) -> None:
         click.echo(f"         {condition.get('type')}: {condition.get('status')}  {condition.get('reason', '')}")
     servers = [{**row, "memory": size_text(row.get("memory_bytes") or 0)} for row in document.get("servers") or ()]
     if servers:
-        print_table(servers, ("server", "state", "version", "load_s", "memory", "reason"), empty="")
+        print_table(servers, ("server", "state", "version", "device", "load_s", "memory", "reason"), empty="")

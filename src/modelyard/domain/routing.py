@@ -83,6 +83,7 @@ class Backend:
     weight: int = 100
     workers: tuple[str, ...] = ()
     isolation: Isolation | None = None
+    device: str = "auto"
     shadow_percent: int = 0
     upstream: Upstream | None = None
 
@@ -153,7 +154,10 @@ class RoutingTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendStatus:
-    """What one server says of one backend. `state` is loading, ready, failed or unloaded; `reason` explains failed."""
+    """What one server says of one backend. `state` is loading, ready, failed or unloaded; `reason` explains failed.
+
+    `device` is where it runs ("cpu", "cuda:0"), empty until it is loaded.
+    """
 
     project: str
     service: str
@@ -164,6 +168,7 @@ class BackendStatus:
     reason: str = ""
     load_s: float | None = None
     memory_bytes: int | None = None
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,10 @@ class Replicas:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What each isolated worker is given: cores, memory, and the kind of device; None sets no bound."""
+    """What each isolated worker is given: cores and memory; None sets no bound.
+
+    `device` is where the model computes, in a worker or in the shared servers; the runtime takes it literally.
+    """
 
     cpu: float | None = None
     memory_bytes: int | None = None

@@ -33,6 +33,7 @@ class ReplicaSpec:
     threads: int = 1
     memory_bytes: int | None = None
     node: str = ""
+    device: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,11 +16,12 @@ import numpy as np
 import psutil
 
 from modelyard.domain.errors.platform import StartRefused
-from modelyard.inference.routing.frames import FrameReader, Kind, frame, pack_tensors, unpack_tensors
+from modelyard.inference.routing.frames import FrameReader, Kind, pack_tensors, run_frame, unpack_tensors
 from modelyard.ports.runtime import LoadOptions
 
 Array = np.ndarray[Any, Any]
 _LIMIT_S = 240.0
+_LEFT_MS = 120_000
 _CHUNK = 1 << 16
 
 
@@ -81,7 +82,7 @@ class IsolatedModel:
     def run(self, batch: dict[str, Array]) -> dict[str, Array]:
         """Answers for one batch; a failure of the model is a `RuntimeError` with its text."""
         self._asked += 1
-        self._channel.sendall(frame(Kind.RUN, self._asked, pack_tensors(batch)))
+        self._channel.sendall(run_frame(self._asked, pack_tensors(batch), left_ms=_LEFT_MS))
         return unpack_tensors(self._next(Kind.ANSWER, self._asked))
 
     def cpu_s(self) -> float:
@@ -111,7 +112,7 @@ class IsolatedModel:
                 kind, of, payload = self._waiting.pop(0)
                 if kind is Kind.FAILURE and of == number:
                     raise RuntimeError(msgspec.msgpack.decode(payload)["text"])
-                if kind is wanted and of == number:
+                if kind is wanted and (of == number or wanted is Kind.HELLO):
                     return payload
             data = self._channel.recv(_CHUNK)
             if not data:

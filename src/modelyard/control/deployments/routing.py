@@ -113,6 +113,7 @@ def _backend(service: Service, revision: int, weight: int, packages: str) -> Bac
         workers=service.status.workers_of(revision),
         isolation=spec.isolation,
         upstream=spec.upstream,
+        device=spec.resources.device,
     )
 
 

@@ -153,6 +153,11 @@ class ServiceBody(BaseModel):
     owner: str | None = Field(default=None, max_length=63)
     replicas: ReplicasBody | Annotated[int, Field(ge=1, le=MOST_REPLICAS)] | None = None
     isolation: Isolation | None = Field(default=None, description="shared or process; default: the least it needs.")
+    device: str | None = Field(
+        default=None,
+        pattern=r"^(auto|cpu|(cuda|gpu|npu)(:[0-9]{1,3})?)$",
+        description="Where its runtime computes: auto, cpu, cuda, cuda:1, gpu, npu. One that is not there is refused.",
+    )
     limits: LimitsBody | None = None
     batching: BatchingBody | None = None
     resilience: ResilienceBody | None = None
@@ -177,6 +182,7 @@ class ServiceBody(BaseModel):
             owner=self.owner,
             replicas=_replicas(self.replicas),
             isolation=self.isolation,
+            device=self.device,
             limits=None if limits is None else Limits(**limits.model_dump()),
             batching=None if batching is None else Batching(**batching.model_dump()),
             resilience=None if self.resilience is None else Resilience(**self.resilience.model_dump()),

@@ -170,6 +170,7 @@ def _servers(service: Service, revision: int, servers: Sequence[ServerReport]) -
                 "state": "unknown" if said is None else said.state,
                 "load_s": None if said is None else said.load_s,
                 "memory_bytes": None if said is None else said.memory_bytes,
+                "device": None if said is None else said.device or None,
                 "reason": "" if said is None else said.reason,
             }
         )

@@ -54,6 +54,7 @@ class Wish:
     owner: str | None = None
     replicas: Replicas | None = None
     isolation: Isolation | None = None
+    device: str | None = None
     limits: Limits | None = None
     batching: Batching | None = None
     resilience: Resilience | None = None
@@ -105,7 +106,7 @@ def spec_of(
         alias=alias,
         follow=wish.follow and alias is not None,
         upstream=upstream,
-        resources=wish.resources or (present.resources if present else Resources()),
+        resources=_resources(wish, present),
         env=dict((present.env if present else {}) if wish.env is None else wish.env),
         slo=wish.slo or (present.slo if present else None),
     )
@@ -117,6 +118,12 @@ def _cache(wish: Wish, present: ServiceSpec | None) -> ResponseCache | None:
     if wish.cache is None:
         return present.cache if present else None
     return None if wish.cache == "off" else wish.cache
+
+
+def _resources(wish: Wish, present: ServiceSpec | None) -> Resources:
+    """The wished resources, else those that are; with the wished device."""
+    kept = wish.resources or (present.resources if present else Resources())
+    return kept if wish.device is None else replace(kept, device=wish.device)
 
 
 def check_rollout(rollout: Rollout, replicas: Replicas, isolation: Isolation) -> None:

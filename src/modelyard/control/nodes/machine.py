@@ -103,4 +103,5 @@ def _model(status: BackendStatus) -> dict[str, Any]:
         "why": why,
         "load_s": status.load_s,
         "memory_bytes": status.memory_bytes,
+        "device": status.device or None,
     }

@@ -204,6 +204,7 @@ class ServedBackend:
             reason=self.reason or ("" if self.client is None else self.client.remark),
             load_s=self.load_s,
             memory_bytes=self.memory_bytes,
+            device=self.device,
         )
 
 

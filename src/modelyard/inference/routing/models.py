@@ -8,7 +8,7 @@ import asyncio
 import gc
 import logging
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +25,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelKey:
-    """One model in memory."""
+    """One model in memory; `device` as the service asks for it ("auto": as the process is set)."""
 
     project: str
     package: str
     digest: str
+    device: str = "auto"
 
 
 @dataclass(slots=True)
@@ -84,7 +85,9 @@ class ModelShelf:
         try:
             with self._places:
                 _require_shared(Path(key.package))
-                hosted = load_model(Path(key.package), options=self.options, digest=key.digest)
+                device = self.options.device if key.device == "auto" else key.device
+                options = replace(self.options, device=device)
+                hosted = load_model(Path(key.package), options=options, digest=key.digest)
         except Exception as error:  # noqa: BLE001  (the plugin edge: a runtime may raise anything)
             loop.call_soon_threadsafe(_give_up, future, error)
             return

@@ -200,13 +200,13 @@ class Switchboard:
         elif backend.key.isolation is Isolation.PROCESS:
             work = self._attach(backend, route, wish)
         else:
-            work = self._load(backend, route)
+            work = self._load(backend, route, wish)
         task = asyncio.get_running_loop().create_task(work, name=f"prepare {route.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _load(self, backend: ServedBackend, route: ServiceRoute) -> None:
-        key = ModelKey(route.project, backend.key.package, backend.key.digest)
+    async def _load(self, backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
+        key = ModelKey(route.project, backend.key.package, backend.key.digest, wish.device)
         try:
             held = await self._shelf.take(key)
             release = lambda: self._shelf.give_back(key)  # noqa: E731

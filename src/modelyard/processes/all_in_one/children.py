@@ -187,6 +187,7 @@ def worker_spec(places: WorkerPlaces, replica: ReplicaSpec, *, with_agent: bool 
         "title": f"modelyard: model-worker {replica.service} {replica.id.rpartition('.')[2]}",
         "threads": replica.threads,
         "memory": replica.memory_bytes,
+        "device": replica.device,
         "environments": str(places.environments),
     }
     return child(
