@@ -51,7 +51,7 @@ _CONFIG = {
     "outputs": [{"name": "y", "datatype": "INT64", "shape": [-1]}],
     "batching": {"max_size": 64},
 }
-_NEEDS = ("scikit-learn", "numpy", "scipy", "joblib", "threadpoolctl")
+_NEEDS = ("scikit-learn", "numpy", "scipy", "joblib", "threadpoolctl", "narwhals")
 _START_S = 180.0
 
 

@@ -81,6 +81,7 @@ class Teller:
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; without it 8080 or the next free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), help="gRPC port; without it 8081 or the next free one.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Listening processes.")
+@click.option("--device", default="auto", show_default=True, help="Where it computes: cpu, cuda, cuda:1, gpu, npu.")
 @click.option("--trust", is_flag=True, help="Serve it also when the audit says `needs review` (read why first).")
 @click.option("--wheels", type=click.Path(path_type=Path, exists=True), help="Folder of wheels for own code, offline.")
 @click.option("--index", help="Package index for own code; without it the installer's own, none with --wheels.")

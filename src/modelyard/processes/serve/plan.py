@@ -18,8 +18,15 @@ class ListenFds(NamedTuple):
     grpc: int
 
 
+class Placement(NamedTuple):
+    """How many servers listen, and the device that the model is asked onto, literally."""
+
+    servers: int
+    device: str
+
+
 def plan(
-    name: str, package: ServingPackage, directory: Path, *, exposure: Exposure, servers: int, fds: ListenFds
+    name: str, package: ServingPackage, directory: Path, *, exposure: Exposure, placement: Placement, fds: ListenFds
 ) -> tuple[ChildSpec, ...]:
     """Children that serve `package` as `name` on the listening sockets `fds`; their files lie beside `directory`."""
     place = directory.parent
@@ -31,6 +38,7 @@ def plan(
             "package": str(directory),
             "socket": str(socket),
             "title": f"modelyard: model-worker {name} 0",
+            "device": placement.device,
             "environments": str(place / "environments"),
         }
         workers.append(child("model-worker-0", "model_worker", config, place=place))
@@ -47,6 +55,7 @@ def plan(
                 package=str(directory),
                 revision=1,
                 workers=sockets,
+                device=placement.device,
             ),
         ),
     )
@@ -71,6 +80,6 @@ def plan(
                 place=place,
                 fds=tuple(fds),
             )
-            for index in range(servers)
+            for index in range(placement.servers)
         ),
     )

@@ -27,7 +27,7 @@ from modelyard.inspection import Inspection, InspectionPolicy, inspect_bundle
 from modelyard.processes.edge_rules import Exposure, require_safe
 from modelyard.processes.serve.environment import build_environment
 from modelyard.processes.serve.golden import ask_golden, curl_of
-from modelyard.processes.serve.plan import ListenFds, plan
+from modelyard.processes.serve.plan import ListenFds, Placement, plan
 from modelyard.processes.serve.received import name_of, received_files
 
 DEFAULT_PORT: Final = 8080
@@ -47,6 +47,7 @@ class ServeOptions:
     port: int | None = None
     grpc_port: int | None = None
     workers: int = 1
+    device: str = "auto"
     trust: bool = False
     wheels: Path | None = None
     index: str | None = None
@@ -64,6 +65,7 @@ class ServeOptions:
             port=cast("int | None", options["port"]),
             grpc_port=cast("int | None", options["grpc_port"]),
             workers=cast("int", options["workers"]),
+            device=str(options["device"]),
             trust=bool(options["trust"]),
             wheels=cast("Path | None", options["wheels"]),
             index=_text(options["index"]),
@@ -168,7 +170,8 @@ async def _run(
     ):
         base = f"{exposure.scheme}://{host}:{listener.getsockname()[1]}"
         fds = ListenFds(http=listener.fileno(), grpc=over_grpc.fileno())
-        specs = plan(options.name, package, directory, exposure=exposure, servers=options.workers, fds=fds)
+        placement = Placement(options.workers, options.device)
+        specs = plan(options.name, package, directory, exposure=exposure, placement=placement, fds=fds)
         try:
             for spec in specs:
                 await supervisor.started(supervisor.start(spec), timeout_s=_START_TIMEOUT_S)
