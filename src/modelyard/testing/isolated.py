@@ -103,7 +103,8 @@ class IsolatedModel:
         shutil.rmtree(self._place, ignore_errors=True)
 
     def _last_words(self) -> StartRefused:
-        return StartRefused(self._log.read_text(errors="replace")[-1500:])
+        lines = self._log.read_text(errors="replace").splitlines()
+        return StartRefused("\n".join(lines[-2:])[-800:])
 
     def _next(self, wanted: Kind, number: int) -> bytes:
         end = time.monotonic() + _LIMIT_S

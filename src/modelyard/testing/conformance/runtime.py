@@ -10,8 +10,8 @@ class TestOpenVino(RuntimeConformance):
         return audited(tmp_path_factory.mktemp("openvino"), {"m.xml": XML, "m.bin": BIN})
 ```
 
-Every package is loaded in a worker of its own process, as `isolation: process` does, and, unless its runtime is a
-program of its own, in the test's process too.
+A runtime with a program of its own is asked in a worker, as `isolation: process` does; every other one in the test's
+process, and once in a worker, where it must answer the same.
 """
 
 import gc
@@ -108,14 +108,10 @@ class RuntimeConformance:
         """Where environments lie, for runtimes with a program of their own."""
         return None
 
-    @pytest.fixture(params=["here", "worker"])
-    def opening(
-        self, request: pytest.FixtureRequest, environments: Path | None
-    ) -> Callable[[Path, LoadOptions], Opened]:
-        """Opens a package in this process, or in a worker of its own."""
-        if request.param == "here" and not self.in_process:
-            pytest.skip("this runtime is a program of its own: it runs in a worker only")
-        kind: Any = _Here if request.param == "here" else IsolatedModel
+    @pytest.fixture
+    def opening(self, environments: Path | None) -> Callable[[Path, LoadOptions], Opened]:
+        """Opens a package in this process, or in a worker of its own where it is a program of its own."""
+        kind: Any = _Here if self.in_process else IsolatedModel
         return lambda package, options: kind(package, options, environments)
 
     @pytest.fixture
@@ -268,6 +264,18 @@ class RuntimeConformance:
             after = cycle()
         assert after[0] <= fds
         assert after[1] <= threads
+
+    def test_a_worker_of_its_own_answers_the_same(self, package: Path) -> None:
+        """Isolation changes where a model runs, not what it says."""
+        if not self.in_process:
+            pytest.skip("this runtime runs in a worker only: all of this suite has asked one")
+        rows = self.rows(package, 8)
+        with closing(_Here(package, CPU)) as here, closing(IsolatedModel(package, CPU)) as worker:
+            expected, answers = here.run(rows), worker.run(rows)
+            assert worker.device == here.device
+        assert set(answers) == set(expected)
+        for name, answer in answers.items():
+            require_same(answer, expected[name])
 
     def test_a_stream_is_refused_or_yields(self, package: Path) -> None:
         """A runtime without streams says so."""
