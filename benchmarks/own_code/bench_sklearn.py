@@ -1,9 +1,9 @@
 """What scikit-learn costs as own code, against MLServer serving the same estimator: one run, alternating rounds.
 
-    python -m benchmarks.own_code.bench_sklearn [--seconds 3] [--rounds 5] [--wheels DIR]
+    python -m benchmarks.own_code.bench_sklearn [--seconds 3] [--rounds 5] [--wheels DIR] [--pool]
 
 The same file (scaler and logistic regression, or a forest of 100 trees) is served by MLServer's own scikit-learn
-runtime (in its listening process, and in its default pool), by Modelyard as `predict.py` in an isolated worker behind
+runtime (in its listening process; with --pool also in its pool of processes), by Modelyard as `predict.py` in an isolated worker behind
 walls, and by Modelyard as it serves a scikit-learn file by itself (converted to ONNX). Everything of a server runs on
 one core, wrk on the other; bodies differ; answers are compared before. Ratios hold on a busy machine, rates do not.
 """
@@ -36,7 +36,7 @@ from sklearn.preprocessing import StandardScaler
 from modelyard.testing.platform import serving
 
 PEER = "mlserver-sklearn"
-OURS, INLINE, POOL, ONNX = "modelyard own code", "mlserver, in process", "mlserver, default pool", "modelyard, as ONNX"
+OURS, INLINE, POOL, ONNX = "modelyard own code", "mlserver, in process", "mlserver, pool", "modelyard, as ONNX"
 _SOURCE = """
 import joblib
 
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--wheels", help="folder of wheels; without it the installer's own index is asked")
+    parser.add_argument("--pool", action="store_true", help="MLServer's pool of processes too")
     given = parser.parse_args()
     install([PEER])
     x, y = load_iris(return_X_y=True)
@@ -73,14 +74,14 @@ def main() -> None:
             place = Path(text)
             joblib.dump(estimator.fit(x.astype("f4"), y), place / "model.joblib")
             source = ("--wheels", given.wheels) if given.wheels else ()
-            served = _serve_all(stack, place, source)
+            served = _serve_all(stack, place, source, pool=given.pool)
             _require_equal(served, estimator.predict(x[::7].astype("f4")).tolist(), x[::7])
             print(f"{title}", flush=True)
             for connections in (1, 16, 64):
                 _round(served, place, x, connections=connections, given=given)
 
 
-def _serve_all(stack: ExitStack, place: Path, source: tuple[str, ...]) -> dict[str, tuple[str, int]]:
+def _serve_all(stack: ExitStack, place: Path, source: tuple[str, ...], *, pool: bool) -> dict[str, tuple[str, int]]:
     """Name → address of the model and process at the top of its tree."""
     served = {}
     for name, path, options in (
@@ -92,7 +93,7 @@ def _serve_all(stack: ExitStack, place: Path, source: tuple[str, ...]) -> dict[s
         one = stack.enter_context(serving(path, folder, "--name", "m", *options))
         assert one.command.process is not None
         served[name] = (f"{one.url}/infer", one.command.process.pid)
-    for name, workers in ((INLINE, 0), (POOL, 1)):
+    for name, workers in ((INLINE, 0), (POOL, 1))[: 1 + pool]:
         served[name] = stack.enter_context(_mlserver(place / f"mlserver-{workers}", place, workers=workers))
     for _, pid in served.values():
         _pin(pid)

@@ -64,7 +64,9 @@ class LocalOrchestrator:
 
     def abilities(self) -> Abilities:
         """Processes of one user on one machine: memory and cores are not limited."""
-        return Abilities(limits_memory=False, limits_cpu=False, many_nodes=len(self._nodes) > 1)
+        return Abilities(
+            limits_memory=False, limits_cpu=False, many_nodes=len(self._nodes) > 1, devices=("cpu", *_accelerators())
+        )
 
     def start(self, replica: ReplicaSpec) -> None:
         """Have it kept running on its node; `Unavailable` when that does not answer."""
@@ -180,3 +182,11 @@ def _exchange(path: Path, line: bytes, *, timeout_s: float) -> bytes:
         connection.sendall(line)
         with connection.makefile("rb") as stream:
             return stream.readline(_MAX_ANSWER_BYTES)
+
+
+def _accelerators() -> list[str]:
+    """Devices that this machine's kernel shows; whether a model's runtime can use one is for the runtime to say."""
+    cards = sorted(int(path.name.removeprefix("nvidia")) for path in Path("/dev").glob("nvidia[0-9]*"))
+    found = ["cuda", *(f"cuda:{number}" for number in cards)] if cards else []
+    found += ["gpu"] if any(Path("/dev/dri").glob("renderD*")) else []
+    return found + (["npu"] if any(Path("/dev/accel").glob("accel*")) else [])
