@@ -3,9 +3,10 @@
     python -m benchmarks.own_code.bench_sklearn [--seconds 3] [--rounds 5] [--wheels DIR] [--pool]
 
 The same file (scaler and logistic regression, or a forest of 100 trees) is served by MLServer's own scikit-learn
-runtime (in its listening process; with --pool also in its pool of processes), by Modelyard as `predict.py` in an isolated worker behind
-walls, and by Modelyard as it serves a scikit-learn file by itself (converted to ONNX). Everything of a server runs on
-one core, wrk on the other; bodies differ; answers are compared before. Ratios hold on a busy machine, rates do not.
+runtime (in its listening process; with --pool also in its pool of processes), by Modelyard as `predict.py` in an
+isolated worker behind walls, and by Modelyard as it serves a scikit-learn file by itself (converted to ONNX).
+Everything of a server runs on one core, wrk on the other; bodies differ; answers are compared before. Ratios hold on a
+busy machine, rates do not.
 """
 
 import argparse
