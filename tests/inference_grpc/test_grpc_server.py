@@ -106,16 +106,41 @@ def test_statistics_count_what_was_asked(served, connect, ask_for) -> None:
     assert [row.name for row in client.ask("ModelStatistics", kind()).model_stats] == ["m1", "sorter"]
 
 
-def test_the_repository_is_listed_and_not_changed(client, error_code) -> None:
+def test_the_repository_is_listed(client) -> None:
     index = client.ask("RepositoryIndex", message("inference.RepositoryIndexRequest")(ready=True))
     assert [(each.name, each.version, each.state) for each in index.models] == [
         ("m1", "3", "READY"),
         ("m1", "2", "READY"),
         ("sorter", "1", "READY"),
     ]
-    for name in ("RepositoryModelLoad", "RepositoryModelUnload"):
-        error = client.refusal(name, message(f"inference.{name}Request")(model_name="m1"))
-        assert (error.code(), error_code(error)) == (grpc.StatusCode.UNIMPLEMENTED, "not_supported")
+
+
+def test_models_are_unloaded_and_loaded(served, connect, ask_for, error_code) -> None:
+    client = connect(served)
+    load, unload = (message(f"inference.RepositoryModel{verb}Request") for verb in ("Load", "Unload"))
+    assert client.ask("ModelInfer", ask_for()).outputs
+    client.ask("RepositoryModelUnload", unload(model_name="m1"))
+    error = client.refusal("ModelInfer", ask_for())
+    assert (error.code(), error_code(error)) == (grpc.StatusCode.UNAVAILABLE, "not_ready")
+    index = client.ask("RepositoryIndex", message("inference.RepositoryIndexRequest")())
+    assert [(each.name, each.state) for each in index.models] == [("m1", "UNAVAILABLE"), ("sorter", "READY")]
+    client.ask("RepositoryModelLoad", load(model_name="m1"))
+    assert client.ask("ModelInfer", ask_for()).outputs
+    override = load(model_name="m1")
+    override.parameters["config"].string_param = "{}"
+    error = client.refusal("RepositoryModelLoad", override)
+    assert (error.code(), error_code(error)) == (grpc.StatusCode.UNIMPLEMENTED, "not_supported")
+
+
+def test_log_settings_are_read_and_set(served, connect) -> None:
+    client, kind = connect(served), message("inference.LogSettingsRequest")
+    assert client.ask("LogSettings").settings["log_info"].bool_param
+    wish = kind()
+    wish.settings["log_verbose_level"].uint32_param = 2
+    assert client.ask("LogSettings", wish).settings["log_verbose_level"].uint32_param == 2
+    assert client.ask("LogSettings").settings["log_format"].string_param == "ISO8601"
+    wish.settings["log_verbose_level"].string_param = "much"
+    assert client.refusal("LogSettings", wish).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_health_follows_readiness_and_says_when_the_server_goes(served, connect) -> None:
@@ -185,8 +210,14 @@ def test_keys_open_what_their_scopes_name(guarded, connect, ask_for, error_code)
     assert client.ask("ModelInfer", ask_for(), key=other, metadata=[("modelyard-project", "default")]).outputs
     assert client.ask("ServerReady").ready
     assert client.ask("Check", service=HEALTH).status == 1
-    for name in ("ServerMetadata", "RepositoryIndex", "ModelStatistics"):
+    for name in ("ServerMetadata", "RepositoryIndex", "ModelStatistics", "LogSettings"):
         assert client.refusal(name).code() is grpc.StatusCode.UNAUTHENTICATED
+    for verb in ("Load", "Unload"):
+        request = message(f"inference.RepositoryModel{verb}Request")(model_name="m1")
+        assert client.refusal(f"RepositoryModel{verb}", request, key=good).code() is grpc.StatusCode.PERMISSION_DENIED
+    wish = message("inference.LogSettingsRequest")()
+    wish.settings["log_info"].bool_param = False
+    assert client.refusal("LogSettings", wish, key=good).code() is grpc.StatusCode.PERMISSION_DENIED
     stream = client.method("ModelStreamInfer")(iter([ask_for()]), timeout=20)
     with pytest.raises(grpc.RpcError) as caught:
         next(stream)

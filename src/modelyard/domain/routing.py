@@ -109,7 +109,8 @@ class ServiceRoute:
     """A service and what answers for it. `revision` is the deployment revision that is the goal.
 
     The first of `matches` that fits decides, else the weights; `sticky` is the header whose value is then hashed onto
-    them. `watched` asks the servers for figures of each revision apart.
+    them. `watched` asks the servers for figures of each revision apart. A service that is not `loaded` is known and
+    held nowhere: its backends say what would answer.
     """
 
     name: str
@@ -124,6 +125,17 @@ class ServiceRoute:
     watched: bool = False
     resilience: Resilience = field(default_factory=Resilience)
     cache: ResponseCache | None = None
+    loaded: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """Which lines model servers log (Triton, logging extension): each severity by itself, details from level 1 on."""
+
+    log_info: bool = True
+    log_warning: bool = True
+    log_error: bool = True
+    log_verbose_level: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +152,7 @@ class RoutingTable:
     """All services, all keys, and whose tokens count. `auth_required` false means that neither is asked for.
 
     `secrets` are those that the services name, sealed; `upstreams` holds for all services that are answered elsewhere.
+    `logging` None leaves each server's own level.
     """
 
     revision: int
@@ -150,6 +163,7 @@ class RoutingTable:
     auth_required: bool = False
     secrets: tuple[SealedSecret, ...] = ()
     upstreams: UpstreamRules = field(default_factory=UpstreamRules)
+    logging: LogSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+from modelyard.domain.routing import LogSettings
+
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("modelyard_request_id", default="")
 """The id of the request that is being answered; empty outside one."""
 
@@ -75,3 +77,28 @@ def set_up_logging(*, level: str = "info", stream: TextIO | None = None) -> None
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("alembic").setLevel(logging.WARNING)  # one line a revision says nothing to an operator
+
+
+class Severities(logging.Filter):
+    """Lets through only the severities that are wanted, each by itself."""
+
+    def __init__(self, wanted: LogSettings) -> None:
+        super().__init__()
+        self._wanted = wanted
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this record is wanted."""
+        wanted = self._wanted
+        if record.levelno >= logging.ERROR:
+            return wanted.log_error
+        if record.levelno >= logging.WARNING:
+            return wanted.log_warning
+        return wanted.log_info if record.levelno >= logging.INFO else wanted.log_verbose_level > 0
+
+
+def choose_severities(wanted: LogSettings) -> None:
+    """Log these severities from now on, whatever the level was that this process began with."""
+    root = logging.getLogger()
+    root.setLevel(logging.DEBUG if wanted.log_verbose_level > 0 else logging.INFO)
+    for handler in root.handlers:
+        handler.filters[:] = [Severities(wanted)]

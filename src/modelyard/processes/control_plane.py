@@ -36,7 +36,7 @@ from modelyard.control.deployments import (
     services_using,
     services_with_secret,
 )
-from modelyard.control.identity import IssuerBook, SecretStore
+from modelyard.control.identity import Authenticator, IssuerBook, SecretStore
 from modelyard.control.intake import (
     IntakeParts,
     Step,
@@ -49,7 +49,7 @@ from modelyard.control.intake import (
 )
 from modelyard.control.nodes import Board, Roster
 from modelyard.control.records import ControlParts, Transaction
-from modelyard.control.traffic import GuardLoop, InternalApp, Publisher, TableFeed
+from modelyard.control.traffic import GuardLoop, InternalApp, Publisher, ServingChanges, TableFeed
 from modelyard.domain.errors import ModelyardError, quote
 from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.upstreams import UpstreamRules
@@ -195,7 +195,9 @@ class ControlPlane:
         guard.start()
         self._stack.push_async_callback(asyncio.to_thread, guard.stop)
         self._stack.callback(asyncio.get_running_loop().create_task(_sweep(desk)).cancel)
-        await self._serve_internal(InternalApp(feed, board, roster), feed)
+        authenticator = partial(parts.get, Authenticator) if parts.auth_required else None  # made with the API
+        changes = ServingChanges(deployments, board, authenticator)
+        await self._serve_internal(InternalApp(feed, board, roster, changes), feed)
         return await self._serve_api(parts)
 
     def _parts(self) -> ControlParts:

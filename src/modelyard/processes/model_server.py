@@ -36,15 +36,24 @@ from modelyard.foundation.http import (
     serve,
 )
 from modelyard.foundation.listening import bind
-from modelyard.foundation.metrics import Book
+from modelyard.foundation.metrics import Book, Group
 from modelyard.foundation.metrics.inputs import ACCOUNT
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
 from modelyard.foundation.telemetry import set_up_logging
 from modelyard.inference.admission import SharedLimits
 from modelyard.inference.grpc import GrpcListener, GrpcSettings, serve_grpc
-from modelyard.inference.routing import BoardOptions, ControlLink, Switchboard, TableStore, read_table
-from modelyard.inference.server import AccessLog, InferenceHandler, Pages
+from modelyard.inference.routing import (
+    TABLE_REVISION,
+    BoardOptions,
+    Changes,
+    ControlLink,
+    Switchboard,
+    TableFile,
+    TableStore,
+    ThroughControlPlane,
+)
+from modelyard.inference.server import AccessLog, InferenceHandler, Pages, Repository, ServerLogs
 from modelyard.ports.runtime import LoadOptions
 from modelyard.processes.tls_config import TlsConfig, tls_files
 
@@ -54,7 +63,7 @@ _log = logging.getLogger("modelyard.model_server")
 
 
 class TableConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Where the routing table comes from: a file that does not change, or the control plane's Unix socket.
+    """Where the routing table comes from: a file that a group of servers follows, or the control plane's Unix socket.
 
     `cache` is where the newest table is kept for a start without the control plane.
     """
@@ -132,7 +141,10 @@ class ModelServer:
             pepper=read_pepper(config),
             on_change=self._changed,
         )
-        self._pages = Pages(self._board, metrics)
+        self._file: TableFile | None = None
+        self._logs = ServerLogs(config.log_level)
+        self._repository = Repository(self._changes(), self._logs)
+        self._pages = Pages(self._board, metrics, self._repository)
         self._handler = InferenceHandler(self._board, self._pages)
         self._store = TableStore(Path(config.table.cache) if config.table.cache else None)
         self._settled = asyncio.Event()
@@ -173,17 +185,36 @@ class ModelServer:
             closings.append(self._grpc.close(self.config.drain_s))
         await asyncio.gather(*closings)
 
+    def _changes(self) -> Changes | None:
+        """Who decides what callers ask of this server."""
+        table = self.config.table
+        if table.control_socket is not None:
+            return ThroughControlPlane(Path(table.control_socket), self._board)
+        if table.static is not None:
+            self._file = TableFile(Path(table.static), self._board, self._group_reached)
+        return self._file
+
+    def _group_reached(self, revision: int) -> bool:
+        """Whether all servers that share our figures have that table."""
+        group = Group.read(self._metrics)
+        shown = [cells[0] for (name, _), cells in group.series.items() if name == TABLE_REVISION.name]
+        return all(each >= revision for each in shown)
+
     def _take_first_table(self) -> None:
-        if self.config.table.static is not None:
-            self._take(read_table(Path(self.config.table.static).read_bytes()))
+        if self._file is not None:
+            self._take(self._file.read())
         else:
             kept = self._store.load()
             if kept is not None:
-                self._board.apply(kept)
+                self._apply(kept)
 
     def _take(self, table: RoutingTable) -> None:
         if self._store.offer(table):
-            self._board.apply(table)
+            self._apply(table)
+
+    def _apply(self, table: RoutingTable) -> None:
+        self._logs.take(table.logging)
+        self._board.apply(table)
 
     def _changed(self) -> None:
         self._handler.services_changed()
@@ -196,6 +227,8 @@ class ModelServer:
 
     def _follow(self) -> list[asyncio.Task[None]]:
         link, loop = self._link, asyncio.get_running_loop()
+        if self._file is not None:
+            return [loop.create_task(self._file.follow(self._take), name="table file")]
         if link is None:
             return []
         return [
@@ -256,6 +289,7 @@ class ModelServer:
         return await serve_grpc(
             self._board,
             self._metrics,
+            self._repository,
             sockets=sockets,
             is_ready=lambda: self._board.is_ready and not self._pages.draining,
             settings=settings,

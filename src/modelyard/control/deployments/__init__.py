@@ -7,6 +7,7 @@ Where workers run is an orchestrator's business; they are reached by name.
 
 from typing import Final
 
+from modelyard.control.deployments.loading import set_loaded, standing
 from modelyard.control.deployments.preparation import EnvironmentPreparer
 from modelyard.control.deployments.reconciler import Reconciler
 from modelyard.control.deployments.rollouts import Decision, Rollouts
@@ -56,4 +57,6 @@ __all__ = [
     "service_routes",
     "services_using",
     "services_with_secret",
+    "set_loaded",
+    "standing",
 ]

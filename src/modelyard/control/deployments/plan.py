@@ -87,6 +87,7 @@ def choose_candidate(service: Service, *, now: float) -> tuple[Service, Outcomes
         draining=draining,
         awaiting=NEXT_TABLE if draining != status.draining else status.awaiting,
         reason=f"revision {status.goal} is being made ready",
+        unloaded=False,
     )
     return replace(service, status=fresh), superseded
 

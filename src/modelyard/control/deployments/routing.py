@@ -23,16 +23,18 @@ def route_of(service: Service, *, packages: str) -> ServiceRoute | None:
 
     `packages` is the directory of all packages. The live revision has the traffic but for what a rollout gives to the
     candidate; before that the candidate has weight 0, so that servers load and check it, and so have revisions that
-    are kept warm, so that servers hold them.
+    are kept warm, so that servers hold them. A service that was unloaded, or whose workers are not there yet, is told
+    as one that nobody holds.
     """
     status = service.status
     if status.phase in (Phase.DELETING, Phase.DELETED):
         return None
-    backends = [
-        _backend(service, revision, weight, packages)
-        for revision, weight in _weights(service)
-        if _routable(service, revision)
-    ]
+    weights = _weights(service)
+    routable = [pair for pair in weights if _routable(service, pair[0])]
+    loaded = bool(routable) and not status.unloaded
+    if not loaded:  # nobody holds it, but what is live is known
+        routable = [pair for pair in weights if pair[0] == status.live]
+    backends = [_backend(service, revision, weight, packages) for revision, weight in routable]
     if not backends:
         return None
     leading = status.live if status.live is not None else backends[0].revision
@@ -52,6 +54,7 @@ def route_of(service: Service, *, packages: str) -> ServiceRoute | None:
         matches=_matches(service),
         sticky=way.sticky,
         watched=is_canary(service) and way.guard is not Guard.OFF,
+        loaded=loaded,
     )
 
 

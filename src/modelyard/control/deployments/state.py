@@ -96,7 +96,8 @@ class Status:
 
     `failed` revisions are not tried again, `rejected` digests are those that were given up or rolled back, with the
     reasons in `rejections`. `asked` is what a person asked for last: a rollback changes the goal and not this, so that
-    the same manifest applied again changes nothing.
+    the same manifest applied again changes nothing. An `unloaded` service keeps all of this and is held nowhere until
+    somebody loads it, or deploys another revision.
     """
 
     phase: Phase = Phase.PENDING
@@ -121,6 +122,7 @@ class Status:
     homes: Mapping[str, int] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     wanted: int | None = None
+    unloaded: bool = False
 
     def workers_of(self, revision: int) -> tuple[str, ...]:
         """Addresses of the workers of `revision`, empty when it has none."""

@@ -34,6 +34,7 @@ def service_document(stored: Stored, *, servers: Sequence[ServerReport], inferen
         "project": service.project,
         "phase": status.phase.value,
         "reason": status.reason,
+        "loaded": not status.unloaded,
         "problem": status.reason if failed else None,
         "revision": shown,
         "goal": status.goal,

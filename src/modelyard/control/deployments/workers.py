@@ -50,7 +50,7 @@ def count_of(service: Service, revision: int) -> int:
 def replicas_of(service: Service, revision: int, observed: Observed) -> list[ReplicaSpec]:
     """The workers that `revision` is to have, by index; none when it shares the listening processes."""
     spec = service.spec(revision)
-    if spec.isolation is not Isolation.PROCESS:
+    if spec.isolation is not Isolation.PROCESS or service.status.unloaded:
         return []
     home = service.status.home(revision)
     one = _replica(service, home, 0, spec.digest, observed)
@@ -63,7 +63,7 @@ def replicas_of(service: Service, revision: int, observed: Observed) -> list[Rep
 def shadow_replicas(service: Service, revision: int, observed: Observed) -> list[ReplicaSpec]:
     """The worker of a revision's shadow, where that needs one."""
     shadow = service.spec(revision).shadow
-    if shadow is None or shadow.isolation is not Isolation.PROCESS:
+    if shadow is None or shadow.isolation is not Isolation.PROCESS or service.status.unloaded:
         return []
     return [_replica(service, shadow_key(revision).replace(".", "-"), 0, shadow.digest, observed)]
 

@@ -6,14 +6,16 @@ A small ASGI application of its own, served on a Unix socket that only this user
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
 from modelyard.control.nodes import Board, Roster
+from modelyard.control.traffic.changes import ServingChanges
 from modelyard.control.traffic.feed import TableFeed
+from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.nodes import NodeReport
-from modelyard.domain.routing import ServerReport
+from modelyard.domain.routing import LogSettings, ServerReport
 from modelyard.foundation.documents import from_json
 
 T = TypeVar("T")
@@ -24,6 +26,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 _REPORT: Final = re.compile(r"/internal/v1/servers/([A-Za-z0-9._-]{1,128})/report")
 _NODE_REPORT: Final = re.compile(r"/internal/v1/nodes/([A-Za-z0-9._-]{1,255})/report")
+_LOAD: Final = re.compile(r"/internal/v1/services/([^/]{1,200})/([^/]{1,200})/(load|unload)")
+_LOGGING: Final = "/internal/v1/logging"
+_REFUSED: Final = 409
 _LONGEST_WAIT_S: Final = 60.0
 _MAX_REPORT_BYTES: Final = 8 << 20
 
@@ -31,14 +36,16 @@ _MAX_REPORT_BYTES: Final = 8 << 20
 class InternalApp:
     """The application.
 
-    Paths: `GET /internal/v1/table?after=N&wait_s=S`, `POST /internal/v1/servers/{id}/report` and
-    `POST /internal/v1/nodes/{name}/report`.
+    Paths: `GET /internal/v1/table?after=N&wait_s=S`, `POST /internal/v1/servers/{id}/report`,
+    `POST /internal/v1/nodes/{name}/report`, and what callers of a model server ask that is decided here:
+    `POST /internal/v1/services/{project}/{name}/load|unload` and `POST /internal/v1/logging`, with the caller's key.
     """
 
-    def __init__(self, feed: TableFeed, board: Board, roster: Roster) -> None:
+    def __init__(self, feed: TableFeed, board: Board, roster: Roster, changes: ServingChanges) -> None:
         self._feed = feed
         self._board = board
         self._roster = roster
+        self._changes = changes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -52,6 +59,8 @@ class InternalApp:
             await self._hear_server(server[1], receive, send)
         elif method == "POST" and (node := _NODE_REPORT.fullmatch(path)):
             await self._hear_node(node[1], receive, send)
+        elif method == "POST" and (path == _LOGGING or _LOAD.fullmatch(path)):
+            await self._change(path, receive, send)
         elif method == "GET" and path == "/healthz":
             await _answer(send, 204)
         else:
@@ -86,6 +95,30 @@ class InternalApp:
             await _answer(send, 204)
         elif report is not None:
             await _answer(send, 400)
+
+    async def _change(self, path: str, receive: Receive, send: Send) -> None:
+        asked = await _read_report(receive, send, _Asked)
+        if asked is None:
+            return
+        place = _LOAD.fullmatch(path)
+        try:
+            if place is not None:
+                project, name = unquote(place[1]), unquote(place[2])
+                table = await self._changes.set_loaded(asked.key, project, name, loaded=place[3] == "load")
+            else:
+                table = await self._changes.set_logging(asked.key, asked.logging or LogSettings())
+        except ModelyardError as error:
+            said = {"code": error.code, "detail": error.detail or error.title, "hint": error.hint}
+            await _answer(send, _REFUSED, msgspec.json.encode(said))
+            return
+        await _answer(send, 200, msgspec.json.encode({"table": table}))
+
+
+class _Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """A change that a caller of a model server asks for."""
+
+    key: str | None = None
+    logging: LogSettings | None = None
 
 
 async def _read_report(receive: Receive, send: Send, kind: type[T]) -> T | None:

@@ -16,6 +16,7 @@ from modelyard.control.deployments import service_routes
 from modelyard.control.identity import IssuerBook, published_keys, published_quotas, published_secrets
 from modelyard.control.nodes import Board
 from modelyard.control.records import Database, Transaction
+from modelyard.control.traffic.server_logs import log_settings
 from modelyard.control.traffic.tables import routing_tables
 from modelyard.domain.routing import RoutingTable, ServiceRoute
 from modelyard.domain.upstreams import UpstreamRules
@@ -52,6 +53,7 @@ class Publisher:
         made = RoutingTable(
             revision=0 if newest is None else newest[0],
             services=service_routes(tx, packages=self._packages),
+            logging=log_settings(tx),
         )
         made = self._with_access(tx, made)
         known = self._highest_known()

@@ -1,6 +1,6 @@
-"""Routing tables as they were published, the newest is the one in force; what is known of canaries."""
+"""Routing tables as they were published, the newest is the one in force; what is known of canaries; what is set."""
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, String, Table
+from sqlalchemy import JSON, BigInteger, Column, Integer, LargeBinary, String, Table
 
 from modelyard.control.records import METADATA, Moment
 
@@ -25,3 +25,12 @@ canaries = Table(
     Column("looked_at", Moment, nullable=False),
 )
 """What is known of each canary, one row a revision that was one; `evidence` is an `Evidence` as JSON."""
+
+serving_settings = Table(
+    "serving_settings",
+    METADATA,
+    Column("name", String(63), primary_key=True),
+    Column("document", JSON, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+"""What was set for all model servers, by name."""

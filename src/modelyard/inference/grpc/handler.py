@@ -12,19 +12,26 @@ from modelyard.inference.grpc.rpc import Plain
 from modelyard.inference.grpc.service import InferenceService
 from modelyard.inference.grpc.settings import LogLine
 from modelyard.inference.routing import Switchboard
+from modelyard.inference.server import Repository
 
 
 class Services:
     """What answers calls, once it is loaded."""
 
     def __init__(
-        self, board: Switchboard, metrics: Path, *, is_ready: Callable[[], bool], access_log: LogLine | None
+        self,
+        board: Switchboard,
+        metrics: Path,
+        repository: Repository,
+        *,
+        is_ready: Callable[[], bool],
+        access_log: LogLine | None,
     ) -> None:
         plain = Plain(access_log)
         self._health = Health(is_ready)
         self._reception = infer.Reception(board)
         self._stream = streaming.StreamInfer(board, self._reception, access_log)
-        service = InferenceService(board, metrics, is_ready=is_ready)
+        service = InferenceService(board, metrics, repository, is_ready=is_ready)
         unary: dict[bytes, Callable[[Call], None]] = {
             **plain.methods(INFERENCE, service.answers()),
             **plain.methods(HEALTH, {"Check": self._health.check}),

@@ -112,7 +112,7 @@ class Reception:
             service = None if known is None else _same_service(known.service, caller, asked.project)
             if service is None:
                 service = service_to_ask(self._board, caller, asked.project, model)
-            gate = _enter(service, caller)
+            gate = _enter(service, caller, asked)
         except ModelyardError as error:
             raise Refused(error, None) from error
         backend: ServedBackend | None = None
@@ -165,11 +165,11 @@ def _same_service(service: Service, caller: Caller, project: str | None) -> Serv
     return service if meant and caller.may(Verb.INFER, service.project, service.name) else None
 
 
-def _enter(service: Service, caller: Caller) -> Gate | Hold | None:
+def _enter(service: Service, caller: Caller, asked: Asked) -> Gate | Hold | None:
     measures = service.measures
     measures.received.add()
     try:
-        return service.enter(caller.allowance)
+        return service.enter(caller.allowance, asked.fields)
     except ModelyardError as error:
         measures.rejected(error.code)
         raise

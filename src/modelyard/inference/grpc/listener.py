@@ -21,6 +21,7 @@ from modelyard.foundation.http2 import serve_grpc as listen
 from modelyard.inference.grpc.names import STREAMS
 from modelyard.inference.grpc.settings import GrpcSettings
 from modelyard.inference.routing import Switchboard
+from modelyard.inference.server import Repository
 
 if TYPE_CHECKING:
     from modelyard.inference.grpc.handler import Services
@@ -121,6 +122,7 @@ class GrpcListener:
 async def serve_grpc(
     board: Switchboard,
     metrics: Path,
+    repository: Repository,
     *,
     sockets: Sequence[socket.socket],
     is_ready: Callable[[], bool],
@@ -135,7 +137,9 @@ async def serve_grpc(
 
     def load() -> "Services":
         module = importlib.import_module(_SERVICES)
-        services: Services = module.Services(board, metrics, is_ready=is_ready, access_log=settings.access_log)
+        services: Services = module.Services(
+            board, metrics, repository, is_ready=is_ready, access_log=settings.access_log
+        )
         return services
 
     services = LateServices(load)

@@ -1,6 +1,6 @@
 """`inference.GRPCInferenceService`: what the HTTP listener's pages say, as messages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,21 +15,26 @@ from modelyard.inference.grpc.names import INFERENCE
 from modelyard.inference.grpc.rpc import Answer, Question
 from modelyard.inference.protocol import model_configuration, model_metadata, statistics
 from modelyard.inference.routing import ServedBackend, Service, Switchboard
-from modelyard.inference.server.pages import EXTENSIONS, index_rows, live_versions, no_loading
+from modelyard.inference.server.pages import EXTENSIONS, index_rows, live_versions
 from modelyard.inference.server.reach import backend_of, readable_services, require_deploy, service_to_read
+from modelyard.inference.server.repository import Repository, check_parameters
 from modelyard.inference.server.statistics import model_statistics
 from modelyard.version import __version__
 
 OVER_GRPC: Final = tuple(name for name in EXTENSIONS if name != "binary_tensor_data")
 """Extensions that `ServerMetadata` lists; raw contents are part of the protocol itself here."""
+_LOG_FIELDS: Final[Mapping[type, str]] = {bool: "bool_param", int: "uint32_param", str: "string_param"}
 _UNLISTED: Final = frozenset({"response_stats"})
 
 
 class InferenceService:
     """Answers from a switchboard. `metrics` is the directory of mapped counters."""
 
-    def __init__(self, board: Switchboard, metrics: Path, *, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, board: Switchboard, metrics: Path, repository: Repository, *, is_ready: Callable[[], bool]
+    ) -> None:
         self._board = board
+        self._repository = repository
         self._metrics = metrics
         self._is_ready = is_ready
         self._answers = {
@@ -47,8 +52,9 @@ class InferenceService:
             "ModelConfig": self._config,
             "ModelStatistics": self._statistics,
             "RepositoryIndex": self._index,
-            "RepositoryModelLoad": self._load,
-            "RepositoryModelUnload": self._load,
+            "RepositoryModelLoad": lambda request, question: self._set_loaded(request, question, loaded=True),
+            "RepositoryModelUnload": lambda request, question: self._set_loaded(request, question, loaded=False),
+            "LogSettings": self._log_settings,
         }
 
     def _live(self, request: Any, question: Question) -> Any:  # noqa: ANN401  (of protobuf, here and below)
@@ -107,10 +113,22 @@ class InferenceService:
             answer.models.add(name=name, version=version, state=state, reason=reason)
         return answer
 
-    def _load(self, request: Any, question: Question) -> Any:  # noqa: ANN401
+    async def _set_loaded(self, request: Any, question: Question, *, loaded: bool) -> Any:  # noqa: ANN401
         caller = self._caller(question)
-        require_deploy(caller, service_to_read(self._board, caller, question.asked.project, request.model_name))
-        raise no_loading()
+        service = service_to_read(self._board, caller, question.asked.project, request.model_name)
+        require_deploy(caller, service)
+        check_parameters(_plain(request.parameters), loaded=loaded)
+        await self._repository.set_loaded(service, caller, question.asked.authorization, loaded=loaded)
+        return self._answers["RepositoryModelLoad" if loaded else "RepositoryModelUnload"]()
+
+    async def _log_settings(self, request: Any, question: Question) -> Any:  # noqa: ANN401
+        caller, wish = self._caller(question), _plain(request.settings)
+        if wish:
+            await self._repository.set_logging(wish, caller, question.asked.authorization)
+        answer = self._answers["LogSettings"]()
+        for name, value in self._repository.logs.document().items():
+            setattr(answer.settings[name], _LOG_FIELDS[type(value)], value)
+        return answer
 
     def _caller(self, question: Question) -> Caller:
         return self._board.keys.identify(question.asked.authorization)
@@ -119,3 +137,9 @@ class InferenceService:
         service = service_to_read(self._board, self._caller(question), question.asked.project, request.name)
         question.backend = backend_of(service, request.version or None)
         return service, question.backend
+
+
+def _plain(values: Any) -> dict[str, object]:  # noqa: ANN401  (a protobuf map)
+    """Parameters or settings as plain values; one without a value is None."""
+    chosen = {name: value.WhichOneof("parameter_choice") for name, value in values.items()}
+    return {name: None if field is None else getattr(values[name], field) for name, field in chosen.items()}

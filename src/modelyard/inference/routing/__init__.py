@@ -1,8 +1,9 @@
 """The routing table in effect: which backend answers for which service, loaded, split, switched and failed over."""
 
 from modelyard.inference.routing.backends import BackendState, ServedBackend
+from modelyard.inference.routing.changes import Changes, TableFile, ThroughControlPlane
 from modelyard.inference.routing.control_link import ControlLink
-from modelyard.inference.routing.measures import FAMILIES
+from modelyard.inference.routing.measures import FAMILIES, TABLE_REVISION
 from modelyard.inference.routing.services import Entry, Service
 from modelyard.inference.routing.store import TableStore
 from modelyard.inference.routing.switchboard import BoardOptions, Switchboard
@@ -10,13 +11,17 @@ from modelyard.inference.routing.table_checks import read_table
 
 __all__ = [
     "FAMILIES",
+    "TABLE_REVISION",
     "BackendState",
     "BoardOptions",
+    "Changes",
     "ControlLink",
     "Entry",
     "ServedBackend",
     "Service",
     "Switchboard",
+    "TableFile",
     "TableStore",
+    "ThroughControlPlane",
     "read_table",
 ]

@@ -1,6 +1,7 @@
 """One service as this server answers for it: its goal, what answers now, and its bounds."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.inference import DeadlineExceeded, NotReady, Overloaded, RunFailed, VersionNotFound
@@ -31,6 +32,8 @@ class Service:
         self.project = route.project
         self.name = route.name
         self.goal = route
+        self.unloaded: tuple[Backend, ...] = ()
+        """What would answer, were the service loaded; empty when it is."""
         self.measures = measures
         self.split: Split[ServedBackend] | Coin[ServedBackend] = Split([])
         self.choose: Callable[[Fields], ServedBackend] = self._by_weight
@@ -51,10 +54,15 @@ class Service:
         self._bucket: TokenBucket | None = None
         self._gate: Gate | None = None
 
+    def aim(self, route: ServiceRoute) -> None:
+        """Make `route` the goal; that of a service which is not to be loaded holds nothing."""
+        self.goal = route if route.loaded else replace(route, backends=())
+        self.unloaded = () if route.loaded else route.backends
+
     @property
     def is_relayed(self) -> bool:
         """Whether it speaks the OpenAI dialect, and no tensors."""
-        return any(is_openai(backend) for backend in self.goal.backends)
+        return any(is_openai(backend) for backend in (*self.goal.backends, *self.unloaded))
 
     def limit(self, limits: SharedLimits) -> None:
         """Take the goal's limits into effect."""
@@ -273,6 +281,8 @@ class Service:
             for backend in self.backends.values()
             if backend.backend.version == version and not backend.backend.shadow_percent
         ]
+        if not held and any(backend.version == version for backend in self.unloaded):
+            raise self._not_ready()
         if not held:
             raise VersionNotFound(
                 "no live revision of this service has that version",
@@ -289,6 +299,8 @@ class Service:
         return sorted({backend.backend.version for backend in self.live})
 
     def _not_ready(self) -> NotReady:
+        if self.unloaded:
+            return NotReady("the model is not loaded", hint=f"POST /v2/repository/models/{self.name}/load loads it")
         reasons = [backend.reason for backend in self.backends.values() if backend.reason]
         return NotReady(reasons[0] if reasons else "the model is being loaded", hint="try again in a moment")
 

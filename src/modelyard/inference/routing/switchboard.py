@@ -179,9 +179,9 @@ class Switchboard:
                 identify=self._identify,
             )
             self.services[place] = service
-        service.goal = route
+        service.aim(route)
         service.limit(self._limits)
-        for wish in route.backends:
+        for wish in service.goal.backends:
             key = BackendKey.of(route, wish)
             backend = service.backends.get(key)
             if backend is None or (backend.state is BackendState.FAILED and wish.upstream is None):

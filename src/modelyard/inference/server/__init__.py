@@ -3,5 +3,7 @@
 from modelyard.inference.server.access_log import AccessLog
 from modelyard.inference.server.handler import InferenceHandler
 from modelyard.inference.server.pages import Pages
+from modelyard.inference.server.repository import Repository
+from modelyard.inference.server.server_logs import ServerLogs
 
-__all__ = ["AccessLog", "InferenceHandler", "Pages"]
+__all__ = ["AccessLog", "InferenceHandler", "Pages", "Repository", "ServerLogs"]

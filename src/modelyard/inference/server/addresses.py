@@ -25,6 +25,7 @@ class Page(StrEnum):
     INDEX = "index"
     LOAD = "load"
     UNLOAD = "unload"
+    LOGGING = "logging"
     V1_MODELS = "v1_models"
     V1_MODEL = "v1_model"
     PREDICT = "predict"
@@ -41,6 +42,8 @@ RELAYED: Final = frozenset({Page.CHAT, Page.COMPLETIONS, Page.EMBEDDINGS})
 """Pages of the OpenAI dialect that services with an upstream answer."""
 POSTED: Final = RELAYED | {Page.INFER, Page.INDEX, Page.LOAD, Page.UNLOAD, Page.PREDICT, Page.INVOCATIONS}
 """Pages that take POST; all others take GET and HEAD."""
+CHANGED: Final = frozenset({Page.LOGGING})
+"""Pages that take both: what stands there can be read and set."""
 OPEN: Final = frozenset({Page.LIVE, Page.READY, Page.PING})
 """Pages that never ask for a key; with keys required they answer without a body."""
 
@@ -70,6 +73,7 @@ _SERVER: Final[Mapping[tuple[str, ...], Page]] = {
     ("v2",): Page.SERVER,
     ("v2", "health", "live"): Page.LIVE,
     ("v2", "health", "ready"): Page.READY,
+    ("v2", "logging"): Page.LOGGING,
     ("v2", "models"): Page.MODELS,
     ("v2", "models", "stats"): Page.ALL_STATS,
     ("v2", "repository", "index"): Page.INDEX,

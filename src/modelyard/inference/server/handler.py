@@ -19,7 +19,7 @@ from modelyard.foundation.http.turns import Arrival, Route, Turn
 from modelyard.inference.admission import ANYONE, Caller
 from modelyard.inference.protocol import parse_json_size
 from modelyard.inference.routing import Service, Switchboard
-from modelyard.inference.server.addresses import OPEN, POSTED, RELAYED, Address, Page, read_address
+from modelyard.inference.server.addresses import CHANGED, OPEN, POSTED, RELAYED, Address, Page, read_address
 from modelyard.inference.server.answers import send_error
 from modelyard.inference.server.choosing import choose
 from modelyard.inference.server.dialects import MLFLOW, V1, V2, Dialect
@@ -137,7 +137,7 @@ class InferenceHandler:
     def _other(self, request: Request, reply: Reply) -> None:
         address = read_address(request.path)
         page = address.page
-        allowed = ("POST",) if page in POSTED else ("GET", "HEAD")
+        allowed = ("POST",) if page in POSTED else ("GET", "HEAD", *(("POST",) if page in CHANGED else ()))
         if request.method not in allowed:
             raise MethodNotAllowed(f"this address takes {' and '.join(allowed)}", hint=f"use {allowed[0]}")
         if page in OPEN:

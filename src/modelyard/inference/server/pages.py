@@ -1,11 +1,14 @@
 """Everything on the inference listener that is not a prediction: health, metadata, statistics, repository, metrics."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from modelyard.domain.access import Verb
-from modelyard.domain.errors.platform import Forbidden, NotSupported
+from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.platform import Forbidden
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.metrics import Group, render
 from modelyard.foundation.metrics.exposition import CONTENT_TYPE
@@ -18,13 +21,16 @@ from modelyard.inference.protocol import (
     server_metadata,
     statistics,
 )
+from modelyard.inference.protocol.strict import load_strict
 from modelyard.inference.routing import FAMILIES, BackendState, ServedBackend, Service, Switchboard
 from modelyard.inference.server.addresses import Address, Page
-from modelyard.inference.server.answers import send_json
+from modelyard.inference.server.answers import send_error, send_json
 from modelyard.inference.server.reach import backend_of, readable_services, require_deploy, service_to_read
+from modelyard.inference.server.repository import Repository, check_parameters, read_parameters
 from modelyard.inference.server.statistics import model_statistics
 from modelyard.version import __version__
 
+_log = logging.getLogger(__name__)
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
 _TEXT: Final = "text/plain"
@@ -32,7 +38,9 @@ _STATES: Final = {BackendState.READY: "READY", BackendState.LOADING: "LOADING"}
 EXTENSIONS: Final = (
     "binary_tensor_data",
     "classification",
+    "logging",
     "model_configuration",
+    "model_repository",
     "parameters",
     "schedule_policy",
     "statistics",
@@ -43,9 +51,11 @@ EXTENSIONS: Final = (
 class Pages:
     """Shows what this server holds, to those who may see it."""
 
-    def __init__(self, board: Switchboard, metrics: Path) -> None:
+    def __init__(self, board: Switchboard, metrics: Path, repository: Repository) -> None:
         self._board = board
         self._metrics = metrics
+        self._repository = repository
+        self._tasks: set[asyncio.Task[None]] = set()
         self.draining = False
         self._show: Mapping[Page, Callable[[Address, Request, Reply, Caller], None]] = {
             Page.SERVER: self._server,
@@ -58,6 +68,7 @@ class Pages:
             Page.INDEX: self._index,
             Page.LOAD: self._load,
             Page.UNLOAD: self._load,
+            Page.LOGGING: self._logging,
             Page.V1_MODELS: self._v1_models,
             Page.V1_MODEL: self._v1_model,
             Page.VERSION: self._version,
@@ -143,9 +154,49 @@ class Pages:
         send_json(reply, repository_index(index_rows(services, only_ready=only_ready)))
 
     def _load(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
-        service = self._service(address, caller)
+        service, loaded = self._service(address, caller), address.page is Page.LOAD
         require_deploy(caller, service)
-        raise no_loading()
+        check_parameters(read_parameters(request.body), loaded=loaded)
+        authorization = request.get(b"authorization")
+        self._later(request, reply, self._repository.set_loaded(service, caller, authorization, loaded=loaded))
+
+    def _logging(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
+        logs = self._repository.logs
+        if request.method != "POST":
+            send_json(reply, logs.document())
+            return
+        document = load_strict(request.body) if request.body.strip() else {}
+        work = self._repository.set_logging(document, caller, request.get(b"authorization"))
+        self._later(request, reply, work, logs.document)
+
+    def _later(
+        self,
+        request: Request,
+        reply: Reply,
+        work: Coroutine[object, object, None],
+        document: Callable[[], object] | None = None,
+    ) -> None:
+        """Answer when `work` is done: with `document`, or with nothing."""
+
+        async def settle() -> None:
+            try:
+                await work
+            except ModelyardError as error:
+                send_error(request, reply, error)
+                return
+            except Exception:  # noqa: BLE001  (the request edge: what nobody foresaw is logged and answered)
+                _log.exception("a change failed", extra={"request_id": request.id})
+                send_error(request, reply, ModelyardError(ModelyardError.title, hint="the server's log has the reason"))
+                return
+            if not reply.closed:
+                if document is None:
+                    reply.send(_OK, content_type="")
+                else:
+                    send_json(reply, document())
+
+        task = asyncio.get_running_loop().create_task(settle(), name=request.path)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _figures(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         if not caller.may(Verb.METRICS, None, None):
@@ -172,18 +223,14 @@ def index_rows(services: Iterable[Service], *, only_ready: bool) -> Iterator[tup
             if backend.state is BackendState.READY or not only_ready:
                 state = _STATES.get(backend.state, "UNAVAILABLE")
                 yield service.name, backend.backend.version, state, backend.reason
+        if not only_ready:
+            for version in sorted({backend.version for backend in service.unloaded}, key=_by_number):
+                yield service.name, version, "UNAVAILABLE", "unloaded"
 
 
 def live_versions(service: Service) -> list[str]:
     """Versions that can answer now, in order."""
     return sorted({live.backend.version for live in service.live}, key=_by_number)
-
-
-def no_loading() -> NotSupported:
-    """What load and unload of the repository extension answer."""
-    return NotSupported(
-        "models are loaded and unloaded by deployments here", hint="use modelyard deploy and modelyard undeploy"
-    )
 
 
 def _by_number(version: str) -> tuple[int, str]:
