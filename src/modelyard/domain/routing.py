@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from modelyard.domain.access import KeyRecord, ProjectQuota
 from modelyard.domain.contract import Isolation
+from modelyard.domain.graph import Graph, GraphPart
 from modelyard.domain.issuers import Issuer
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.sketches import ShadowSketch, Sketch
@@ -72,7 +73,7 @@ class Backend:
     `package` is the directory of the `ServingPackage`. `workers` are Unix socket paths of isolated model workers, in
     use when the isolation is `process`; `isolation` None means that of the route. `weight` is the share of traffic, in
     parts of the sum over all backends. `shadow_percent` of the requests are copied to it, off the response path. With
-    `upstream` a server elsewhere answers, and there is no package.
+    `upstream` a server elsewhere answers, with `graph` other services and `parts`, and there is no package.
     """
 
     model: str
@@ -86,6 +87,8 @@ class Backend:
     device: str = "auto"
     shadow_percent: int = 0
     upstream: Upstream | None = None
+    graph: Graph | None = None
+    parts: tuple[GraphPart, ...] = ()
 
     def isolation_in(self, route: "ServiceRoute") -> Isolation:
         """Where it runs: a revision may be isolated while the one before it is not."""

@@ -37,6 +37,19 @@ class Call:
         self.ok = False
         self.alone = False
 
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The request's own parameters, for what decides by them."""
+        return {}
+
+    @property
+    def fields(self) -> Mapping[bytes, bytes]:
+        """The request's header fields, names in lower case."""
+        return {}
+
+    def name_parts(self, parts: str) -> None:
+        """Say with the answer which parts of a graph took part; nothing where nobody is told."""
+
     @abstractmethod
     def succeed(self, outputs: Mapping[str, Array]) -> None:
         """Answer with this call's own rows of the outputs, and set `ok` if that worked. Raises nothing."""

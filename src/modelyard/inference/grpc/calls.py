@@ -72,6 +72,15 @@ class GrpcCall(Call):
     def gave_up(self) -> None:
         """Nobody waits: note it."""
 
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The request's own parameters."""
+        return self.parsed.parameters
+
+    def name_parts(self, parts: str) -> None:
+        """Say with the answer which parts took part."""
+        self.backend = self.backend.naming(parts)
+
     def succeed(self, outputs: Mapping[str, Array]) -> None:
         """Hand the answer to whoever waits."""
         if self.is_gone:

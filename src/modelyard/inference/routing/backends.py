@@ -11,6 +11,7 @@ from modelyard.domain.contract import Isolation, ModelContract, ServingPackage
 from modelyard.domain.routing import Backend, BackendStatus, Batching, ServiceRoute
 from modelyard.foundation.http.wire import HeaderLines, header_lines
 from modelyard.inference.batching import Batcher, BatchLimits, Queue, Runner
+from modelyard.inference.composition import GraphQueue
 from modelyard.inference.protocol import Forms, Signature, forms_of
 from modelyard.inference.routing.measures import BackendMeasures
 from modelyard.inference.routing.sketching import Place, RevisionSketch
@@ -18,6 +19,7 @@ from modelyard.inference.routing.taps import Tap, TappedMeasures, TappedRunner
 from modelyard.inference.routing.workers import WorkerPool
 from modelyard.inference.upstreams import UpstreamClient, UpstreamQueue, V2Upstream
 
+_MOST_NAMED = 64
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +84,7 @@ class ServedBackend:
         self.sketch: RevisionSketch | None = None
         self._mirror: Tap | None = None
         self._release: Callable[[], None] | None = None
+        self._named: dict[str, ServedBackend] = {}
         self.headers: HeaderLines = header_lines(
             [
                 (b"x-model-version", backend.version.encode()),
@@ -165,12 +168,30 @@ class ServedBackend:
         """The same backend for requests that are not to be compared, though they are answered all the same."""
         return copy.copy(self)
 
+    def equip_graph(self, queue: GraphQueue, contract: ModelContract, platform: str) -> None:
+        """Take a graph whose parts are there and fit."""
+        self.contract = contract
+        self.platform = platform
+        self.signature = Signature(self.key.service, contract)
+        self.batcher = queue
+
+    def naming(self, parts: str) -> "ServedBackend":
+        """The same backend for an answer that says which parts of its graph took part."""
+        known = self._named.get(parts)
+        if known is None:
+            if len(self._named) >= _MOST_NAMED:
+                self._named.clear()
+            known = self._named[parts] = copy.copy(self)
+            known.headers = HeaderLines(self.headers + header_lines([(b"x-parts", parts.encode("ascii"))]))
+        return known
+
     def became_ready(self, *, load_s: float, memory_bytes: int, device: str) -> None:
         """It may take traffic."""
         self.state = BackendState.READY
         self.reason = ""
         self.load_s = load_s
         self.memory_bytes = memory_bytes
+        self._named.clear()
         self.device = device
         self.measures.memory.set(memory_bytes)
         self.measures.load.set(load_s)

@@ -248,6 +248,34 @@ class BackendMeasures:
         _log.warning("a run failed", extra={"calls": calls, "reason": f"{type(error).__name__}: {error}"})
 
 
+class PartMeasures:
+    """The figures of a model that a graph asks itself: its runs; the account is that of the graph."""
+
+    __slots__ = ("_failures", "_inference", "_queue", "_rows", "_runs")
+
+    def __init__(self, book: Book, *labels: str) -> None:
+        self._inference = book.histogram(INFERENCE_DURATION, *labels)
+        self._queue = book.histogram(QUEUE_DURATION, *labels)
+        self._rows = book.counter(ROWS, *labels)
+        self._runs = book.counter(RUNS, *labels)
+        self._failures = book.counter(FAILURES, *labels)
+
+    def ran(self, calls: list[Call], rows: int, *, began: float, took: float) -> None:
+        """A run ended well."""
+        self._rows.add(rows)
+        self._runs.add()
+        self._inference.observe(took, len(calls))
+        _observe_since(self._queue, calls, began)
+
+    def answered(self, calls: list[Call], now: float) -> None:
+        """Whose request it is, is the graph's."""
+
+    def failed(self, error: Exception, calls: int) -> None:
+        """A run raised."""
+        self._failures.add()
+        _log.warning("a run failed", extra={"calls": calls, "reason": f"{type(error).__name__}: {error}"})
+
+
 def _observe_since(histogram: Histogram, calls: list[Call], now: float) -> None:
     """Times from the calls' starts to `now`. Calls stand in the order of their arrival, all but prioritised ones."""
     if len(calls) == 1:

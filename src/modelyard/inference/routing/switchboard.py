@@ -16,6 +16,7 @@ from typing import Final
 
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.graph import Graph
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.routing import Backend, BackendStatus, RoutingTable, ServiceRoute
 from modelyard.domain.sketches import ShadowSketch, Sketch
@@ -24,6 +25,7 @@ from modelyard.foundation.documents import read_package
 from modelyard.foundation.metrics import Book
 from modelyard.inference.admission import FILE, RECORDS, Allowances, Caller, KeyRing, SharedLimits
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend, batch_limits
+from modelyard.inference.routing.graphs import GraphHolder
 from modelyard.inference.routing.measures import TABLE_REVISION, BackendMeasures, PoolMeasures, ServiceMeasures
 from modelyard.inference.routing.models import ModelKey, ModelShelf
 from modelyard.inference.routing.services import Service
@@ -71,6 +73,7 @@ class Switchboard:
         self._shelf = ModelShelf(options.load)
         self._secrets = SecretBook(options.sealing_key)
         self._upstreams = UpstreamRules()
+        self._graphs: dict[ServedBackend, GraphHolder] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining: list[ServedBackend] = []
         self._drain_timer: asyncio.TimerHandle | None = None
@@ -184,7 +187,8 @@ class Switchboard:
         for wish in service.goal.backends:
             key = BackendKey.of(route, wish)
             backend = service.backends.get(key)
-            if backend is None or (backend.state is BackendState.FAILED and wish.upstream is None):
+            lasting = wish.upstream is not None or wish.graph is not None  # these find out by themselves
+            if backend is None or (backend.state is BackendState.FAILED and not lasting):
                 labels = (route.project, route.name, wish.model, wish.version)
                 backend = ServedBackend(key, wish, BackendMeasures(self._book, service.measures, *labels))
                 service.backends[key] = backend
@@ -197,6 +201,8 @@ class Switchboard:
     def _prepare(self, backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
         if wish.upstream is not None:
             work = self._reach(backend, route, wish.upstream)
+        elif wish.graph is not None:
+            work = self._gather(backend, route, wish, wish.graph)
         elif backend.key.isolation is Isolation.PROCESS:
             work = self._attach(backend, route, wish)
         else:
@@ -261,6 +267,16 @@ class Switchboard:
         if upstream.check_s:
             await client.watch()
 
+    async def _gather(self, backend: ServedBackend, route: ServiceRoute, wish: Backend, graph: Graph) -> None:
+        """Load what a graph asks itself; from then on it looks at its parts whenever something changes."""
+        holder = GraphHolder(backend, graph, project=route.project, find=self.find)
+        try:
+            await holder.load(route, {part.reference: part for part in wish.parts}, self._shelf, self._book)
+            self._graphs[backend] = holder
+        except Exception as error:  # noqa: BLE001  (the plugin edge: a runtime may raise anything)
+            backend.failed(_explain(error))
+        self._settle()
+
     def _workers_changed(self, backend: ServedBackend) -> None:
         pool = backend.workers
         if pool is None or not pool.hellos:
@@ -277,6 +293,11 @@ class Switchboard:
 
     def _settle(self) -> None:
         decided = [service.settle() for service in self.services.values()]
+        for _ in range(len(self._graphs)):  # a graph may be a part of another
+            changed = [holder.fit() for holder in self._graphs.values()]
+            if not any(changed):
+                break
+            decided = [service.settle() for service in self.services.values()]
         for service in self.services.values():
             for backend in service.retired():
                 del service.backends[backend.key]
@@ -293,6 +314,7 @@ class Switchboard:
         for backend in [backend for backend in self._draining if not backend.pending]:
             if backend.state is not BackendState.LOADING:
                 self._draining.remove(backend)
+                self._graphs.pop(backend, None)
                 backend.unload()
         if self._drain_timer is not None:
             self._drain_timer.cancel()

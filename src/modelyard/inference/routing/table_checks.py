@@ -11,6 +11,7 @@ import msgspec
 
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.domain.graph import problems_of
 from modelyard.domain.routing import Backend, RoutingTable, ServiceRoute
 from modelyard.foundation.documents import from_json
 
@@ -94,7 +95,13 @@ def _backend_problems(at: str, route: ServiceRoute, backend: Backend) -> Iterato
         yield f"{at}.shadow_percent", "is no share of a hundred"
     if backend.upstream is not None:
         return
+    if backend.graph is not None:
+        for problem in problems_of(backend.graph):
+            yield f"{at}.graph.{problem.path}", problem.what
+        for reference in sorted(backend.graph.models - {part.reference for part in backend.parts}):
+            yield f"{at}.parts", f"{reference} is not resolved"
+        return
     if not backend.package:
-        yield f"{at}.package", "neither a package nor an upstream is named"
+        yield f"{at}.package", "neither a package nor an upstream nor a graph is named"
     if backend.isolation_in(route) is Isolation.PROCESS and not backend.workers:
         yield f"{at}.workers", "an isolated model needs the address of a worker"

@@ -57,6 +57,20 @@ class InferCall(Call):
         self._gate = gate
         self._write = write
 
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The request's own parameters."""
+        return self.parsed.parameters
+
+    @property
+    def fields(self) -> Mapping[bytes, bytes]:
+        """The request's header fields."""
+        return self._request.head.fields
+
+    def name_parts(self, parts: str) -> None:
+        """Say with the answer which parts took part."""
+        self.backend = self.backend.naming(parts)
+
     def succeed(self, outputs: Mapping[str, Array]) -> None:
         """Answer with the prediction."""
         reply = self._reply
