@@ -16,6 +16,8 @@ from tests.faults.ledger import Ledger
 from tests.faults.load import Load
 from tests.faults.stand import Service, Stand
 
+SETTINGS = "environments:\n  memory_mib: 1024\n  run_limit_s: 3.0\n"
+"""Of the shared stand: small bounds on own code, so that an experiment need not fill the machine to meet them."""
 CORPUS = Path(__file__).parent.parent / "corpora" / "faults.yaml"
 
 
@@ -110,6 +112,10 @@ class Stands:
         self._stands[f"fresh {len(self._stands)}",] = stand
         return stand.start()
 
+    def folder(self) -> Path:
+        """An empty directory, gone at the end."""
+        return Path(tempfile.mkdtemp(dir=self._root))
+
     def discard(self, stand: Stand) -> None:
         """End one that is not as it should be any more."""
         stand.end()
@@ -140,7 +146,7 @@ class Run:
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
 
-    def stand(self, *options: str, settings: str = "") -> Stand:
+    def stand(self, *options: str, settings: str = SETTINGS) -> Stand:
         """A platform with two model servers, unless the options say otherwise; shared with other experiments."""
         return self.stands.get(*(options or ("--servers", "2")), settings=settings)
 

@@ -7,6 +7,7 @@ server says it closes is not used again.
 
 import asyncio
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ class Load:
     deadline_s: float
     seed: int
     headers: Callable[[], Sequence[tuple[str, str]]] = tuple
+    tls: ssl.SSLContext | None = None
     ledger: Ledger = field(default_factory=Ledger)
     in_flight: int = 0
     _idle: list[_Line] = field(default_factory=list)
@@ -155,7 +157,7 @@ class Load:
             line.writer.close()
         parts = urlsplit(self.url)
         assert parts.hostname is not None
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=self.tls)
         return _Line(reader, writer, time.monotonic())
 
 

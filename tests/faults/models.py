@@ -46,7 +46,7 @@ def predict(inputs):
     if act == 9002.0:
         held = []
         while True:
-            held.append(np.ones(1 << 24, dtype="u1"))
+            held.append(np.empty(1 << 26, dtype="u1"))
     if act == 9003.0:
         while True:
             pass
@@ -96,3 +96,16 @@ def question(*values: float) -> bytes:
     """A V2 request of one row."""
     row = [*values, 0.0, 0.0, 0.0][:3]
     return json.dumps({"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": row}]}).encode()
+
+
+def not_a_number(path: Path) -> Path:
+    """An ONNX file whose every answer is NaN: x − x divided by itself."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])]
+    nodes = [helper.make_node("Sub", ["x", "x"], ["zero"]), helper.make_node("Div", ["zero", "zero"], ["y"])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "nan", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+    return path

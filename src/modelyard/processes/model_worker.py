@@ -137,7 +137,9 @@ class Worker:
             return frame(Kind.ANSWER, number, pack_tensors(self.hosted.run(unpack_tensors(payload))))
         except Exception as error:  # noqa: BLE001  (the plugin edge: a model may raise anything)
             text = f"{type(error).__name__}: {error}"[:2000]
-            return frame(Kind.FAILURE, number, _pack(Failure(text=text, transient=isinstance(error, _TRANSIENT))))
+            bound = "memory" if isinstance(error, MemoryError) else ""
+            failure = Failure(text=text, transient=isinstance(error, _TRANSIENT), bound=bound)
+            return frame(Kind.FAILURE, number, _pack(failure))
 
     def _done(self, connection: "Connection", answer: bytes) -> None:
         self.in_hand -= 1

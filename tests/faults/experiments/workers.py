@@ -58,7 +58,7 @@ def stopped_worker(run: Run) -> None:
     run.check("answers delivered twice", _delivered_twice(service, load), at_most=0)
 
 
-@experiment("W04")
+@experiment("W04", short=False)
 def slow_worker(run: Run) -> None:
     """One of three workers is ten times slower."""
     service = run.stand().own_code("slow", sleep_s=0.005, batch=1, replicas=3, resilience={"hedge": True})

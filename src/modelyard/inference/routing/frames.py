@@ -50,11 +50,13 @@ class Hello(msgspec.Struct, kw_only=True):
 class Failure(msgspec.Struct, kw_only=True):
     """The run failed; `text` is for the log, not for the client.
 
-    `transient` says that the fault is not the input's: another worker, or the same one later, may answer.
+    `transient` says that the fault is not the input's: another worker, or the same one later, may answer. `bound` is
+    what the run came up against, `memory` or `time`, where it was that.
     """
 
     text: str
     transient: bool = False
+    bound: str = ""
 
 
 class _Tensor(msgspec.Struct, array_like=True):

@@ -416,7 +416,8 @@ class Server:
             traceback.print_exc(limit=-8)
             text = ("%s: %s" % (type(error).__name__, error))[:_TEXT]
             transient = isinstance(error, (ConnectionError, TimeoutError))
-            answer = frame(FAILURE, number, pack({"text": text, "transient": transient}))
+            bound = "memory" if isinstance(error, MemoryError) else ""
+            answer = frame(FAILURE, number, pack({"text": text, "transient": transient, "bound": bound}))
         self.busy = None
         connection.send(answer)
 
@@ -435,7 +436,7 @@ class Server:
                 for thread, stack in sys._current_frames().items():
                     if thread == threading.main_thread().ident:
                         traceback.print_stack(stack, limit=-8)
-                connection.send(frame(FAILURE, number, pack({"text": text})))
+                connection.send(frame(FAILURE, number, pack({"text": text, "bound": "time"})))
                 print(text, file=sys.stderr, flush=True)
                 os._exit(EXIT_HUNG)
             for each in list(self.connections.values()):

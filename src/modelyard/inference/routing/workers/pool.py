@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import numpy as np
 
-from modelyard.domain.errors.inference import DeadlineExceeded, PoisonRequest, WorkersUnavailable
+from modelyard.domain.errors.inference import DeadlineExceeded, PoisonRequest, RunFailed, WorkersUnavailable
 from modelyard.domain.routing import Resilience
 from modelyard.inference.batching import Done, Terms
 from modelyard.inference.routing.frames import Failure, Hello, Kind, unpack_tensors
@@ -259,13 +259,14 @@ class WorkerPool:
         others = [each for each in self._live if each is not connection]
         if failure.transient and self._breaker.failed():
             self._circuit()
-        elsewhere = failure.transient or is_lone_failure([each.record for each in others])
+        lone = not failure.bound and is_lone_failure([each.record for each in others])
+        elsewhere = failure.transient or lone
         if elsewhere and others and self._may_try_again(job):
             self._assign(job, "retry")
         elif failure.transient:
             self._settle(job, None, _cannot_now(failure))
         else:
-            self._settle(job, None, WorkerFailed(failure.text))
+            self._settle(job, None, _model_failed(failure) if job.calls == 1 else WorkerFailed(failure.text))
 
     def _may_try_again(self, job: Job) -> bool:
         rules = self.resilience
@@ -458,6 +459,24 @@ def _circuit_open() -> WorkersUnavailable:
 
 def _cannot_now(failure: Failure) -> WorkersUnavailable:
     error = WorkersUnavailable("the model says that it cannot answer now", hint="the worker's log has the reason")
+    error.__cause__ = WorkerFailed(failure.text)
+    return error
+
+
+def _model_failed(failure: Failure) -> RunFailed:
+    match failure.bound:
+        case "memory":
+            error = RunFailed(
+                "the model needed more memory for this input than its worker may use",
+                hint="send fewer rows at once, or allow its workers more memory",
+            )
+        case "time":
+            error = RunFailed(
+                "the model did not come to an end in the time that a run may take",
+                hint="send other input, or allow runs more time",
+            )
+        case _:
+            error = RunFailed("the model failed on this input", hint="the server's log has the reason")
     error.__cause__ = WorkerFailed(failure.text)
     return error
 
