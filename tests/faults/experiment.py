@@ -35,7 +35,7 @@ class Scale:
 
 
 FULL = Scale(rate=300.0, steady_s=20.0, fault_s=40.0, after_s=20.0, rounds=20, requests=20_000, short=False)
-SHORT = Scale(rate=40.0, steady_s=1.0, fault_s=2.5, after_s=1.5, rounds=2, requests=100, short=True)
+SHORT = Scale(rate=40.0, steady_s=0.5, fault_s=2.0, after_s=1.0, rounds=2, requests=60, short=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ def does_not_load(run: Run) -> None:
 
 @experiment(
     "answers-nan",
+    short=False,
     title="a version that answers NaN",
     hypothesis="one that does so on its probe is refused by the audit; one that does so later gives valid JSON",
     injection="upload of a graph that divides zero by zero; an input on which own code answers NaN",

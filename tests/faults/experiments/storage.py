@@ -53,7 +53,7 @@ def flipped_bits(run: Run) -> None:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    run.cleanup.callback(loader.wait)
+    run.cleanup.enter_context(loader)
     run.cleanup.callback(loader.kill)
     assert loader.stdin is not None
     assert loader.stdout is not None
