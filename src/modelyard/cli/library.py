@@ -37,7 +37,7 @@ def upload(  # noqa: PLR0913  (one parameter an option)
     Example: modelyard upload digits.joblib --name digits --labels labels.json
     """
     name = require_name(name, what="model name") if name else suggest_name(path.resolve().name.split(".")[0])
-    on_check = None if as_json else _print_document
+    on_check = None if as_json else print_document
     try:
         version = client.upload(path, name=name, labels=labels, config=config, alias=alias, on_check=on_check)
     except RemoteError as error:
@@ -230,7 +230,8 @@ def delete(client: Client, *, reference: str, yes: bool) -> None:
     click.echo(f"{name}:{number}  deleted")
 
 
-def _print_document(check: Mapping[str, object]) -> None:
+def print_document(check: Mapping[str, object]) -> None:
+    """One check of an audit on another machine, as it finishes."""
     print_check(from_plain(check, Check))
 
 

@@ -32,6 +32,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "tag": ("modelyard.cli.library:tag", "Add and take away tags of a model."),
         "share": ("modelyard.cli.library:share", "Say who may see a model."),
         "download": ("modelyard.cli.library:download", "Fetch a version's files."),
+        "copy": ("modelyard.cli.copying:copy", "Copy a version to another platform."),
         "archive": ("modelyard.cli.library:archive", "Put a version out of use."),
         "delete": ("modelyard.cli.library:delete", "Delete a version."),
         "import": ("modelyard.cli.migrate:import_", "Bring models in from another registry."),

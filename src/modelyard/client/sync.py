@@ -1,10 +1,11 @@
 """The synchronous client."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -31,13 +32,20 @@ BACKUP_TIMEOUT: Final = httpx.Timeout(60.0, read=600.0)
 class Client:
     """A platform, asked synchronously. Usable as a context manager; safe to share between threads.
 
-    Without arguments it finds the platform by MODELYARD_URL and MODELYARD_KEY, else on this machine.
+    Without arguments it finds the platform by MODELYARD_URL and MODELYARD_KEY, else on this machine; `connection` says
+    all of it instead, and nothing is then taken from the environment.
     """
 
     def __init__(
-        self, url: str | None = None, *, key: str | None = None, project: str | None = None, ca: str | None = None
+        self,
+        url: str | None = None,
+        *,
+        key: str | None = None,
+        project: str | None = None,
+        ca: str | None = None,
+        connection: Connection | None = None,
     ) -> None:
-        self.connection = Connection.find(url=url, key=key, project=project, ca=ca)
+        self.connection = connection or Connection.find(url=url, key=key, project=project, ca=ca)
         self._http = httpx.Client(
             headers=self.connection.headers,
             verify=self.connection.verify,
@@ -134,6 +142,19 @@ class Client:
     def version(self, name: str, version: str) -> Version:
         """One version."""
         return self.send(calls.version(name, version, project=self.connection.project))
+
+    def file(self, version: Version, name: str, *, block_bytes: int = 1 << 20) -> Iterator[bytes]:
+        """The bytes of one file of a version as it was uploaded, block by block."""
+        url = f"{self.connection.url}/api/v1/models/{version.name}/versions/{version.version}/files/{quote(name)}"
+        params = {} if self.connection.project is None else {"project": self.connection.project}
+        try:
+            with self._http.stream("GET", url, params=params) as answer:
+                if not answer.is_success:
+                    answer.read()
+                raise_for(answer)
+                yield from answer.iter_bytes(block_bytes)
+        except httpx.TransportError as error:
+            raise not_reachable(self.connection, error) from error
 
     def approve(self, name: str, version: str) -> Version:
         """Approve a version that needs review."""

@@ -121,7 +121,7 @@ class ControlConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ControlPlane:
     """All parts of one control plane. `open` them, `run` until a signal, and they close in the opposite order.
 
-    `step` is called with the name of each step of a commit; fault tests end the process in it.
+    `step` is called with the name of each step of a commit and of a deployment; fault tests end the process in it.
     """
 
     def __init__(self, config: ControlConfig, *, step: Step = no_step) -> None:
@@ -165,7 +165,9 @@ class ControlPlane:
             issuers=issuers,
         )
         targets = Targets(_orchestrators(keepers), named=self.settings.targets)
-        deployments = Deployments(parts.database, publish=publisher, packages=self.places.packages, targets=targets)
+        deployments = Deployments(
+            parts.database, publish=publisher, packages=self.places.packages, targets=targets, step=self._step
+        )
         pace: Pace = _struct(Pace, {**asdict(self.settings.deployments), **self.config.pace})
         reconciler = Reconciler(
             deployments,

@@ -12,7 +12,7 @@ from modelyard.control.deployments.preparation import EnvironmentPreparer
 from modelyard.control.deployments.reconciler import Reconciler
 from modelyard.control.deployments.rollouts import Decision, Rollouts
 from modelyard.control.deployments.routing import is_canary
-from modelyard.control.deployments.service import Deployments
+from modelyard.control.deployments.service import STEPS, Deployments
 from modelyard.control.deployments.state import RolloutProgress, Service, Status
 from modelyard.control.deployments.steps import Pace
 from modelyard.control.deployments.store import (
@@ -37,6 +37,7 @@ ORCHESTRATORS: Final = Registry[Orchestrator](
 
 __all__ = [
     "ORCHESTRATORS",
+    "STEPS",
     "TOPIC",
     "Addresses",
     "Decision",

@@ -24,7 +24,7 @@ def follow_aliases(deployments: Deployments) -> int:
             if _next(tx, deployments, stored.service) is not None
         ]
     for project, name in moved:
-        with deployments.database.begin() as tx:
+        with deployments.changing() as tx:
             present = store.find_any(tx, project, name)
             spec = None if present is None else _next(tx, deployments, present.service)
             if present is not None and spec is not None:

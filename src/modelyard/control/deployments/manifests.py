@@ -111,7 +111,7 @@ class Manifests:
         Raises:
             Conflict: the plan is no longer that of `fingerprint`.
         """
-        with self._deployments.database.begin() as tx:
+        with self._deployments.changing() as tx:
             steps = self._steps(tx, who, manifests, retry=retry)
             made = _value(steps)
             if fingerprint is not None and fingerprint != made.fingerprint:

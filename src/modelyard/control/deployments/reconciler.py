@@ -51,6 +51,7 @@ class Reconciler:
         self._roster = roster
         self._leaving: frozenset[str] = frozenset()
         self._targets = deployments.targets
+        self._step = deployments.step
         self._pace = pace
         self._prepare = prepare
         self._woken = threading.Event()
@@ -113,13 +114,17 @@ class Reconciler:
                 return False  # nothing is known of its workers: leave everything as it is
             seen |= found or {}
         observed = replace(self._observe(seen), preparations=self._preparations(service))
+        self._step("reconcile.observed")
         made = plan(service, observed, now=self._now(), pace=self._pace)
+        self._step("reconcile.planned")
         made = self._start(service, made, seen.values())
+        self._step("reconcile.started")
         changed = made.status != service.status or bool(made.events) or bool(made.outcomes)
         if changed and not self._write(stored, made):
             return True  # somebody asked for something else meanwhile: look again
         for kind in kinds - {None}:
             self._stop(kind or "", [name for name in made.stop if name in (replicas[kind or ""] or {})])
+        self._step("reconcile.stopped")
         return changed
 
     def _observe(self, replicas: Mapping[str, Replica]) -> Observed:
@@ -177,6 +182,8 @@ class Reconciler:
             if present is None or present.edition != stored.edition:
                 return False
             store.carry_out(tx, service, made, actor=actor, publish=self._deployments.publish)
+            self._step("reconcile.written")
+        self._step("reconcile.committed")
         return True
 
     def _stop_orphans(self, services: Sequence[Service], replicas: Mapping[str, dict[str, Replica] | None]) -> None:

@@ -79,7 +79,7 @@ class Rollouts:
         return advance(service, now=now, pace=self._pace, to_end=to_end, reason=decision.reason)
 
     def _move(self, project: str, name: str, decision: Decision, decide: Callable[[Service, float], Plan]) -> Stored:
-        with self._deployments.database.begin() as tx:
+        with self._deployments.changing() as tx:
             stored = store.find(tx, project, name)
             service = stored.service
             require_standing(service)

@@ -1,11 +1,15 @@
 """What one can ask of services: create, change, roll back, take away, look. Asking writes a wish; the reconciler acts.
 
 The wish, the routing table that follows at once, and the history entry are one transaction. Asking twice for the same
-is asking once: a wish that equals the present one changes nothing.
+is asking once: a wish that equals the present one changes nothing. `step` is called with the name of each step of a
+change (`STEPS`); fault tests end the process in it, everybody else passes a function that does nothing.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from modelyard.control.deployments import store
 from modelyard.control.deployments.plan import choose_candidate
@@ -25,15 +29,43 @@ from modelyard.domain.names import require_name
 from modelyard.domain.service import MOVES, Phase, ServiceSpec, Trigger
 from modelyard.foundation.documents import to_plain
 
+Step = Callable[[str], None]
+STEPS: Final = (
+    "change.written",
+    "change.committed",
+    "reconcile.observed",
+    "reconcile.planned",
+    "reconcile.started",
+    "reconcile.written",
+    "reconcile.committed",
+    "reconcile.stopped",
+)
+"""Every place between two of which the control plane may die: in and after a change, and in a pass over a service."""
+
+
+def no_step(name: str) -> None:
+    """Nothing happens at a failpoint."""
+
 
 class Deployments:
     """The services of a platform. `publish` makes the next routing table; `targets` are the places there are."""
 
-    def __init__(self, database: Database, *, publish: Publish, packages: Path, targets: Targets) -> None:
+    def __init__(
+        self, database: Database, *, publish: Publish, packages: Path, targets: Targets, step: Step = no_step
+    ) -> None:
         self.database = database
         self.publish = publish
         self.packages = packages
         self.targets = targets
+        self.step = step
+
+    @contextmanager
+    def changing(self) -> Iterator[Transaction]:
+        """The unit of work of a change, with its failpoints."""
+        with self.database.begin() as tx:
+            yield tx
+            self.step("change.written")
+        self.step("change.committed")
 
     def apply(self, who: Principal, wish: Wish, *, if_match: str | None = None) -> tuple[Stored, str]:
         """Create the service or change it; gives it and how its version was chosen.
@@ -46,7 +78,7 @@ class Deployments:
         """
         require_name(wish.name, what="service name")
         require(who, Verb.DEPLOY, project=wish.project, name=wish.name)
-        with self.database.begin() as tx:
+        with self.changing() as tx:
             find_project(tx, wish.project)
             present = store.find_any(tx, wish.project, wish.name)
             _require_match(present, if_match)
@@ -66,7 +98,7 @@ class Deployments:
         manifest brings it back by itself.
         """
         require(who, Verb.DEPLOY, project=project, name=name)
-        with self.database.begin() as tx:
+        with self.changing() as tx:
             stored = store.find(tx, project, name)
             service, status = stored.service, stored.service.status
             reason = f"rolled back by {who.name}" + (f": {why}" if why else "")
@@ -85,7 +117,7 @@ class Deployments:
     def delete(self, who: Principal, project: str, name: str, *, if_match: str | None = None) -> None:
         """Take the service away: its route goes at once, its workers when the last server has heard of it."""
         require(who, Verb.DEPLOY, project=project, name=name)
-        with self.database.begin() as tx:
+        with self.changing() as tx:
             stored = store.find(tx, project, name)
             _require_match(stored, if_match)
             status = stored.service.status
