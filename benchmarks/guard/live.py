@@ -12,6 +12,8 @@ from modelyard.testing.platform import Platform, running_platform
 
 HEAVY = 24
 """Matrix products of the version under the latency trials: some milliseconds a run."""
+MOST = 4000
+"""Requests of the canary after which it goes on without a sign of harm, so that a trial takes minutes, not hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,11 @@ def trials(alike: int) -> list[Trial]:
 def run(directory: Path, chosen: list[Trial], *, say: bool = True) -> list[Outcome]:
     """All of them, one after the other, on one platform with two model servers."""
     outcomes = []
-    with running_platform(directory, "--servers", "2") as platform, platform.client() as client:
+    directory.mkdir(parents=True, exist_ok=True)
+    terms = directory / "settings.yaml"
+    terms.write_text(f"guard:\n  most_requests: {MOST}\n")
+    options = ("--servers", "2", "--settings", str(terms))
+    with running_platform(directory, *options) as platform, platform.client() as client:
         for number, trial in enumerate(chosen):
             outcomes.append(one(platform, client, trial, directory / f"trial-{number}", name=f"colours-{number}"))
             if say:

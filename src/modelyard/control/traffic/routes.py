@@ -44,9 +44,10 @@ def show_shadow(request: Request, service: ServiceName, *, project: Project = No
     """
     who = caller(request)
     place = project or who.project
-    parts_of(request).get(Deployments).find(who, place, service)
+    present = parts_of(request).get(Deployments).find(who, place, service).service
     board = parts_of(request).get(Board)
-    found = shadow_document((*board.alive(), *board.silent()), place, service)
+    live = present.status.goal if present.status.live is None else present.status.live
+    found = shadow_document((*board.alive(), *board.silent()), present.spec(live), revision=live)
     if found is None:
-        raise missing(f"a shadow of {quote(service)} that a server holds")
+        raise missing(f"a shadow of {quote(service)}")
     return found

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from modelyard.domain.routing import ServerReport
+from modelyard.domain.service import ServiceSpec
 from modelyard.domain.sketches import ShadowSketch, latency_edge
 from modelyard.foundation.documents import to_plain
 
@@ -11,18 +12,28 @@ _EXAMPLES: Final = 16
 _SUMS: Final = ("copied", "compared", "failed", "dropped", "differing", "rows", "other_labels")
 
 
-def shadow_document(reports: Iterable[ServerReport], project: str, service: str) -> dict[str, Any] | None:
-    """The report about the shadow of a service; None when no server has one."""
+def shadow_document(reports: Iterable[ServerReport], spec: ServiceSpec, *, revision: int) -> dict[str, Any] | None:
+    """The report about the shadow that `spec`, of this revision, names, nought where no server holds it yet.
+
+    None when it names none.
+    """
+    if spec.shadow is None:
+        return None
     sketches = [
         sketch
         for report in reports
         for sketch in report.shadows
-        if (sketch.project, sketch.service) == (project, service)
+        if (sketch.project, sketch.service, sketch.digest) == (spec.project, spec.name, spec.shadow.digest)
     ]
-    if not sketches:
-        return None
-    newest = max(sketches, key=lambda sketch: sketch.revision)
-    return _document([sketch for sketch in sketches if sketch.digest == newest.digest], newest)
+    asked = ShadowSketch(
+        project=spec.project,
+        service=spec.name,
+        revision=revision,
+        version=spec.shadow.version,
+        digest=spec.shadow.digest,
+        epoch="",
+    )
+    return {**_document(sketches, asked), "model": spec.shadow.model, "percent": spec.shadow.percent}
 
 
 def _document(sketches: Sequence[ShadowSketch], newest: ShadowSketch) -> dict[str, Any]:
@@ -41,8 +52,8 @@ def _document(sketches: Sequence[ShadowSketch], newest: ShadowSketch) -> dict[st
         "under_way": sums["copied"] - sums["compared"] - sums["failed"],
         "differing_share": sums["differing"] / sums["compared"] if sums["compared"] else None,
         "other_labels_share": sums["other_labels"] / sums["rows"] if sums["rows"] else None,
-        "largest_difference": max(sketch.largest_difference for sketch in sketches),
-        "largest_relative": max(sketch.largest_relative for sketch in sketches),
+        "largest_difference": max((sketch.largest_difference for sketch in sketches), default=0.0),
+        "largest_relative": max((sketch.largest_relative for sketch in sketches), default=0.0),
         "run_seconds": {
             name: {f"p{quantile * 100:g}": _quantile(counts, quantile) for quantile in (0.5, 0.95, 0.99)}
             for name, counts in (("answered", answered), ("shadow", shadow))
