@@ -37,13 +37,13 @@ class Recording:
         return len(self.arrived)
 
 
-def record(directory: Path, *, seconds: float = 200.0, rate: float = 60.0) -> Recording:
+def record(directory: Path, *, seconds: float = 150.0, rate: float = 60.0) -> Recording:
     """Ask a model of some milliseconds a run at drawn times, as many other things go on as do."""
     with running_platform(directory, "--servers", "2") as platform, platform.client() as client:
         client.upload(models.write(directory / "model", models.Version(work=WORK)), name="colours")
         url = client.deploy("colours").info.url + "/infer"
         drawn = models.rows(2000, poisoned=0.0)
-        labels = [_label(url, row) for row in drawn]
+        labels = _labels(url, drawn)
         questions = [Question("/v2/models/colours/infer", models.body(row)) for row in drawn]
         with Load(platform.inference_url, questions, rate, 30.0, 1) as load:
             load.wait_for(int(seconds * rate), limit_s=10 * seconds)
@@ -65,7 +65,10 @@ def keep(recording: Recording) -> None:
     )
 
 
-def _label(url: str, row: list[float]) -> int:
-    answer = httpx.post(url, content=models.body(row), timeout=60, trust_env=False).json()
-    given = next(output["data"][0] for output in answer["outputs"] if output["name"] == "label")
-    return models.LABELS.index(given)
+def _labels(url: str, rows: list[list[float]]) -> list[int]:
+    """What the model answers to each."""
+    data = [value for row in rows for value in row]
+    body = {"inputs": [{"name": "x", "shape": [len(rows), 4], "datatype": "FP32", "data": data}]}
+    answer = httpx.post(url, json=body, timeout=300, trust_env=False).raise_for_status().json()
+    given = next(output["data"] for output in answer["outputs"] if output["name"] == "label")
+    return [models.LABELS.index(label) for label in given]
