@@ -229,6 +229,23 @@ def test_keys_open_what_their_scopes_name(guarded, connect, ask_for, error_code)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_a_key_that_deploys_a_model_needs_nothing_else_to_unload_it(
+    packages, servers, kit, pepper_file, connect, error_code
+) -> None:
+    mover, stranger = make_key(), make_key()
+    keys = (
+        key_record(mover, Scope(Verb.DEPLOY, "default", "m1")),
+        key_record(stranger, Scope(Verb.DEPLOY, "elsewhere"), project="elsewhere"),
+    )
+    table = kit.table(kit.service("m1", kit.backend(packages.linear("m1"))), keys=keys)
+    client = connect(servers.start(table, grpc_port=0, pepper=str(pepper_file)))
+    request = message("inference.RepositoryModelUnloadRequest")(model_name="m1")
+    client.ask("RepositoryModelUnload", request, key=mover)
+    elsewhere = [("modelyard-project", "default")]
+    error = client.refusal("RepositoryModelUnload", request, key=stranger, metadata=elsewhere)
+    assert (error.code(), error_code(error)) == (grpc.StatusCode.NOT_FOUND, "model_not_found")
+
+
 @pytest.fixture
 def pepper_file(tmp_path):
     path = tmp_path / "pepper"

@@ -14,6 +14,7 @@ from modelyard.inference.grpc.names import SERVICES
 RIGHT = [[2.0, 4.0], [8.0, 10.0]]
 WORDS = ["", "é", "long " * 50]
 SHAPE = "'x' has the shape [1, 4], the model takes [-1, 3] (-1: any size)"
+NO_OVERRIDES = "only what the library examined and approved is loaded; overrides are not taken"
 NO_MODEL = "no service of this name is there"
 PROTO = Path(modelyard.inference.grpc.__file__).parent / "proto"
 
@@ -64,7 +65,12 @@ def test_tritonclient_http_reads_what_is_served(triton_http) -> None:
 
 
 def test_tritonclient_http_reads_refusals(triton_http) -> None:
-    assert triton_http["sync"]["errors"] == [["400", SHAPE], ["404", NO_MODEL]]
+    assert triton_http["sync"]["errors"] == [["400", SHAPE], ["404", NO_MODEL], ["501", NO_OVERRIDES]]
+
+
+def test_tritonclient_http_loads_unloads_and_sets_what_is_logged(triton_http) -> None:
+    assert triton_http["sync"]["loading"] == [False, True]
+    assert triton_http["sync"]["log"] == [1, 0]
 
 
 def test_tritonclient_http_aio(triton_http) -> None:
@@ -89,7 +95,13 @@ def test_tritonclient_grpc_reads_refusals(triton_grpc) -> None:
     assert triton_grpc["sync"]["errors"] == [
         ["StatusCode.INVALID_ARGUMENT", SHAPE],
         ["StatusCode.NOT_FOUND", NO_MODEL],
+        ["StatusCode.UNIMPLEMENTED", NO_OVERRIDES],
     ]
+
+
+def test_tritonclient_grpc_loads_unloads_and_sets_what_is_logged(triton_grpc) -> None:
+    assert triton_grpc["sync"]["loading"] == [False, True]
+    assert triton_grpc["sync"]["log"] == {"uint32_param": 1}
 
 
 def test_tritonclient_grpc_streams(triton_grpc) -> None:

@@ -66,6 +66,17 @@ def sync(address: str) -> dict:
         except InferenceServerException as error:
             found["errors"].append([error.status(), error.message()])
     found["statistics"] = client.get_inference_statistics("m1")["model_stats"][0]["inference_count"]
+    client.unload_model("columns")
+    found["loading"] = [client.is_model_ready("columns")]
+    client.load_model("columns")
+    found["loading"].append(client.is_model_ready("columns"))
+    found["log"] = client.update_log_settings({"log_verbose_level": 1})["log_verbose_level"]
+    client.update_log_settings({"log_verbose_level": 0})
+    found["log"] = [found["log"], client.get_log_settings()["log_verbose_level"]]
+    try:
+        client.load_model("columns", config="{}")
+    except InferenceServerException as error:
+        found["errors"].append([error.status(), error.message()])
     client.close()
     return found
 

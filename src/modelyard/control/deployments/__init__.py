@@ -7,7 +7,7 @@ Where workers run is an orchestrator's business; they are reached by name.
 
 from typing import Final
 
-from modelyard.control.deployments.loading import set_loaded, standing
+from modelyard.control.deployments.loading import look, set_loaded
 from modelyard.control.deployments.preparation import EnvironmentPreparer
 from modelyard.control.deployments.reconciler import Reconciler
 from modelyard.control.deployments.rollouts import Decision, Rollouts
@@ -55,9 +55,9 @@ __all__ = [
     "Wish",
     "find_services",
     "is_canary",
+    "look",
     "service_routes",
     "services_using",
     "services_with_secret",
     "set_loaded",
-    "standing",
 ]

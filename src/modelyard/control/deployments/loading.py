@@ -62,6 +62,12 @@ def set_loaded(deployments: Deployments, who: Principal, project: str, name: str
         return saved.awaiting or 0
 
 
+def look(deployments: Deployments, project: str, name: str, *, servers: Sequence[ServerReport], table: int) -> Standing:
+    """How far `servers` are with a change that was asked for; `set_loaded` has checked who asks."""
+    with deployments.database.read() as tx:
+        return standing(store.find(tx, project, name).service, servers, table=table)
+
+
 def standing(service: Service, servers: Sequence[ServerReport], *, table: int) -> Standing:
     """How far `servers` are with a service that was loaded or unloaded by `table`."""
     live, loaded = service.status.live, not service.status.unloaded

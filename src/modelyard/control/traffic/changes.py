@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from modelyard.control.deployments import Deployments, set_loaded, standing
+from modelyard.control.deployments import Deployments, look, set_loaded
 from modelyard.control.identity import LOCAL, Authenticator, Principal
 from modelyard.control.nodes import Board
 from modelyard.control.traffic.server_logs import change_log_settings
@@ -46,8 +46,9 @@ class ServingChanges:
         table = await asyncio.to_thread(set_loaded, self._deployments, who, project, name, loaded=loaded)
         until = monotonic() + self._patience_s
         while monotonic() < until:
-            stored = await asyncio.to_thread(self._deployments.find, who, project, name)
-            reached = standing(stored.service, self._servers(), table=table)
+            reached = await asyncio.to_thread(
+                look, self._deployments, project, name, servers=self._servers(), table=table
+            )
             if reached.done:
                 return table
             if reached.failed:

@@ -16,7 +16,7 @@ from modelyard.inference.grpc.rpc import Answer, Question
 from modelyard.inference.protocol import model_configuration, model_metadata, statistics
 from modelyard.inference.routing import ServedBackend, Service, Switchboard
 from modelyard.inference.server.pages import EXTENSIONS, index_rows, live_versions
-from modelyard.inference.server.reach import backend_of, readable_services, require_deploy, service_to_read
+from modelyard.inference.server.reach import backend_of, readable_services, service_to_change, service_to_read
 from modelyard.inference.server.repository import Repository, check_parameters
 from modelyard.inference.server.statistics import model_statistics
 from modelyard.version import __version__
@@ -115,8 +115,7 @@ class InferenceService:
 
     async def _set_loaded(self, request: Any, question: Question, *, loaded: bool) -> Any:  # noqa: ANN401
         caller = self._caller(question)
-        service = service_to_read(self._board, caller, question.asked.project, request.model_name)
-        require_deploy(caller, service)
+        service = service_to_change(self._board, caller, question.asked.project, request.model_name)
         check_parameters(_plain(request.parameters), loaded=loaded)
         await self._repository.set_loaded(service, caller, question.asked.authorization, loaded=loaded)
         return self._answers["RepositoryModelLoad" if loaded else "RepositoryModelUnload"]()

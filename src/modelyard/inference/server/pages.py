@@ -25,7 +25,7 @@ from modelyard.inference.protocol.strict import load_strict
 from modelyard.inference.routing import FAMILIES, BackendState, ServedBackend, Service, Switchboard
 from modelyard.inference.server.addresses import Address, Page
 from modelyard.inference.server.answers import send_error, send_json
-from modelyard.inference.server.reach import backend_of, readable_services, require_deploy, service_to_read
+from modelyard.inference.server.reach import backend_of, readable_services, service_to_change, service_to_read
 from modelyard.inference.server.repository import Repository, check_parameters, read_parameters
 from modelyard.inference.server.statistics import model_statistics
 from modelyard.version import __version__
@@ -154,8 +154,8 @@ class Pages:
         send_json(reply, repository_index(index_rows(services, only_ready=only_ready)))
 
     def _load(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
-        service, loaded = self._service(address, caller), address.page is Page.LOAD
-        require_deploy(caller, service)
+        service = service_to_change(self._board, caller, address.project, address.model)
+        loaded = address.page is Page.LOAD
         check_parameters(read_parameters(request.body), loaded=loaded)
         authorization = request.get(b"authorization")
         self._later(request, reply, self._repository.set_loaded(service, caller, authorization, loaded=loaded))

@@ -65,6 +65,20 @@ def service_to_ask(
     return service
 
 
+def service_to_change(board: Switchboard, caller: Caller, project: str | None, name: str) -> Service:
+    """The service of this name, to load or unload.
+
+    Raises:
+        ModelNotFound: there is none, or the caller may not know of it.
+        Forbidden: the key lacks the scope deploy.
+    """
+    service = board.find(project or caller.project, name)
+    if service is None or not caller.sees(service.project, service.name):
+        raise _nothing(board, caller, project, name)
+    require_deploy(caller, service)
+    return service
+
+
 def require_deploy(caller: Caller, service: Service) -> None:
     """Refuse a caller that may not change what is served.
 
