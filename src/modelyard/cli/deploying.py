@@ -210,6 +210,6 @@ def _steps(text: str) -> list[int]:
 def _replicas(text: str) -> dict[str, int]:
     low, _, high = text.partition("..")
     try:
-        return {"min": int(low), "max": int(high or low)}
+        return {"min": int(low), "max": int(high)} if high else {"min": int(low)}
     except ValueError as error:
         raise InvalidRequest(f"{quote(text)} is not a number of replicas", hint="write N or MIN..MAX") from error

@@ -35,10 +35,13 @@ def status(client: Client, *, service: str, as_json: bool) -> None:
     """Show SERVICE: phase, reason, what answers, on which servers."""
     info = client.service(service).info
     account = client.send(calls.read("services", service, "account", project=client.connection.project))
+    scaling = client.send(calls.read("services", service, "scaling", project=client.connection.project))
     if as_json:
-        print_json({**info.document, "account": account})
+        print_json({**info.document, "account": account, "scaling": scaling})
         return
     _print_status(info)
+    if scaling["follows_load"]:
+        click.echo(f"workers  {scaling['wanted']}: {scaling['reason'] or 'no load was reported yet'}")
     click.echo(_account_line(account))
 
 

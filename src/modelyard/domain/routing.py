@@ -112,8 +112,9 @@ class ServiceRoute:
     """A service and what answers for it. `revision` is the deployment revision that is the goal.
 
     The first of `matches` that fits decides, else the weights; `sticky` is the header whose value is then hashed onto
-    them. `watched` asks the servers for figures of each revision apart. A service that is not `loaded` is known and
-    held nowhere: its backends say what would answer.
+    them. `watched` asks the servers for figures of each revision apart, `scaled` for what the service has to do. A
+    service `on_demand` may be let go after `idle_s` without a request, and is loaded again by the next one.
+    One that is not `loaded` is known and held nowhere: its backends say what would answer.
     """
 
     name: str
@@ -129,6 +130,9 @@ class ServiceRoute:
     resilience: Resilience = field(default_factory=Resilience)
     cache: ResponseCache | None = None
     loaded: bool = True
+    scaled: bool = False
+    on_demand: bool = False
+    idle_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +160,7 @@ class RoutingTable:
 
     `secrets` are those that the services name, sealed; `upstreams` holds for all services that are answered elsewhere.
     `logging` None leaves each server's own level.
+    `model_memory_bytes` is what models that are held on demand may take in each server; None does not bound it.
     """
 
     revision: int
@@ -167,6 +172,7 @@ class RoutingTable:
     secrets: tuple[SealedSecret, ...] = ()
     upstreams: UpstreamRules = field(default_factory=UpstreamRules)
     logging: LogSettings | None = None
+    model_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +180,7 @@ class BackendStatus:
     """What one server says of one backend. `state` is loading, ready, failed or unloaded; `reason` explains failed.
 
     `device` is where it runs ("cpu", "cuda:0"), empty until it is loaded.
+    `asleep` is true while a model that is held on demand is not in memory.
     """
 
     project: str
@@ -186,6 +193,23 @@ class BackendStatus:
     load_s: float | None = None
     memory_bytes: int | None = None
     device: str = ""
+    asleep: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLoad:
+    """What one service had to do on one server since the last report: means, and the 95th percentile of latencies.
+
+    `waiting` requests have no worker at all; `quiet_s` is the time since the last request.
+    """
+
+    project: str
+    service: str
+    in_flight: float
+    rate: float
+    latency_ms: float | None
+    waiting: int
+    quiet_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,3 +228,4 @@ class ServerReport:
     table_refused: str = ""
     sketches: tuple[Sketch, ...] = ()
     shadows: tuple[ShadowSketch, ...] = ()
+    loads: tuple[ServiceLoad, ...] = ()

@@ -9,19 +9,36 @@ from modelyard.domain.contract import Isolation
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.rollout import Rollout, Shadow
 from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
+from modelyard.domain.scaling import Scaling
 from modelyard.domain.upstreams import Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicas:
-    """How many isolated workers a service may have; shared services scale with the server pool instead.
+    """How many isolated workers a service may have, and what moves their number between the two.
 
-    `target_in_flight` is how many requests in hand of each worker are aimed at, where the number follows the load.
+    Shared services scale with the server pool instead; a least number of 0 lets their models be let go while nobody
+    asks.
     """
 
     min: int = 1
     max: int = 1
-    target_in_flight: int | None = None
+    scaling: Scaling = field(default_factory=Scaling)
+
+    @property
+    def least(self) -> int:
+        """The lowest number at any hour."""
+        return min(self.min, *(window.min for window in self.scaling.schedule), self.min)
+
+    @property
+    def most(self) -> int:
+        """The highest number at any hour."""
+        return max(self.max, *(window.max for window in self.scaling.schedule), self.max)
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether nothing need be in memory while nobody asks."""
+        return self.least == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,6 +202,20 @@ class DeploymentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServingSettings:
+    """What model servers may hold."""
+
+    model_memory_mib: int = setting(
+        0,
+        "Memory that models of services with a least number of 0 may take in each model server; those that were used"
+        " longest ago are let go for others. 0 does not bound it.",
+        unit="MiB",
+        low=0,
+        high=2**24,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamSettings:
     """Services that a server elsewhere answers."""
 
@@ -280,6 +294,7 @@ class Settings:
     uploads: UploadSettings = field(default_factory=UploadSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     deployments: DeploymentSettings = field(default_factory=DeploymentSettings)
+    serving: ServingSettings = field(default_factory=ServingSettings)
     upstreams: UpstreamSettings = field(default_factory=UpstreamSettings)
     log: LogSettings = field(default_factory=LogSettings)
     environments: EnvironmentSettings = field(default_factory=EnvironmentSettings)

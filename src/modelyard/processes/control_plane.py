@@ -32,6 +32,7 @@ from modelyard.control.deployments import (
     Pace,
     Reconciler,
     Rollouts,
+    Scaler,
     Targets,
     services_using,
     services_with_secret,
@@ -159,6 +160,7 @@ class ControlPlane:
         parts.put(IssuerBook, issuers)
         publisher = Publisher(
             upstreams=upstream_rules(self.settings.upstreams, auth_required=parts.auth_required),
+            model_memory_bytes=(self.settings.serving.model_memory_mib << 20) or None,
             packages=self.places.packages,
             auth_required=parts.auth_required,
             board=board,
@@ -192,6 +194,10 @@ class ControlPlane:
             publisher(tx)  # the table in force may name places of another directory, when this one was restored
         await feed.start()
         self._stack.push_async_callback(feed.stop)
+        scaler = Scaler(deployments, board)
+        parts.put(Scaler, scaler)
+        scaler.start()
+        self._stack.push_async_callback(asyncio.to_thread, scaler.stop)
         reconciler.start()
         self._stack.push_async_callback(asyncio.to_thread, reconciler.stop)
         guard.start()

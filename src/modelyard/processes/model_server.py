@@ -234,6 +234,7 @@ class ModelServer:
         return [
             loop.create_task(link.follow(self._take, after=lambda: self._board.revision), name="routing table"),
             loop.create_task(link.report(self._report), name="reports"),
+            loop.create_task(self._board.meter(), name="load"),
         ]
 
     async def _first_settled(self) -> None:
@@ -254,6 +255,7 @@ class ModelServer:
             table_refused="" if self._link is None else self._link.refused,
             sketches=self._board.sketches(),
             shadows=self._board.shadows(),
+            loads=self._board.loads(),
         )
 
     async def _listen(self, access_log: AccessLog | None) -> Listener:

@@ -107,6 +107,7 @@ POLICY: Final[Mapping[tuple[str, str], Rule]] = {
     ("DELETE", _SERVICE): _DEPLOY,
     ("GET", f"{_SERVICE}/account"): _READ,
     ("GET", f"{_SERVICE}/revisions"): _READ,
+    ("GET", f"{_SERVICE}/scaling"): _READ,
     ("POST", f"{_SERVICE}/rollback"): _DEPLOY,
     ("GET", f"{_SERVICE}/rollout"): _READ,
     ("GET", f"{_SERVICE}/rollout/evidence"): _READ,

@@ -12,6 +12,7 @@ from modelyard.control.deployments.preparation import EnvironmentPreparer
 from modelyard.control.deployments.reconciler import Reconciler
 from modelyard.control.deployments.rollouts import Decision, Rollouts
 from modelyard.control.deployments.routing import is_canary
+from modelyard.control.deployments.scaler import Scaler
 from modelyard.control.deployments.service import STEPS, Deployments
 from modelyard.control.deployments.state import RolloutProgress, Service, Status
 from modelyard.control.deployments.steps import Pace
@@ -48,6 +49,7 @@ __all__ = [
     "Reconciler",
     "RolloutProgress",
     "Rollouts",
+    "Scaler",
     "Service",
     "Status",
     "Stored",

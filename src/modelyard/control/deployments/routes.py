@@ -9,6 +9,7 @@ from modelyard.control.catalog import find_model, find_version
 from modelyard.control.deployments import store
 from modelyard.control.deployments.manifest_routes import router as manifests
 from modelyard.control.deployments.rollouts import Decision, Rollouts
+from modelyard.control.deployments.scaler import Scaler
 from modelyard.control.deployments.schemas import NAME, MoveBody, NewService, PromoteBody, RollbackBody, ServiceBody
 from modelyard.control.deployments.service import Deployments
 from modelyard.control.deployments.store import Stored
@@ -17,6 +18,7 @@ from modelyard.control.deployments.view import (
     account_document,
     revision_document,
     rollout_document,
+    scaling_document,
     service_document,
 )
 from modelyard.control.deployments.wishes import Wish
@@ -98,6 +100,15 @@ def show_account(request: Request, service: ServiceName, *, project: Project = N
     place = project or who.project
     parts.get(Deployments).find(who, place, service)
     return account_document(account_of(parts.places.metrics, place, service))
+
+
+@router.get("/services/{service}/scaling", summary="How many workers a service has, and why")
+def show_scaling(request: Request, service: ServiceName, *, project: Project = None) -> dict[str, Any]:
+    """The present number, the latest decision with the figures it follows from, and the last change."""
+    who, parts = caller(request), parts_of(request)
+    stored = parts.get(Deployments).find(who, project or who.project, service)
+    latest = parts.get(Scaler).latest(stored.service.project, stored.service.name) if parts.has(Scaler) else None
+    return scaling_document(stored, latest)
 
 
 @router.get("/services/{service}/revisions", summary="Every change of a service")

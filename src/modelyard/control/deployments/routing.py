@@ -55,7 +55,17 @@ def route_of(service: Service, *, packages: str) -> ServiceRoute | None:
         sticky=way.sticky,
         watched=is_canary(service) and way.guard is not Guard.OFF,
         loaded=loaded,
+        scaled=is_scaled(spec),
+        on_demand=spec.isolation is Isolation.SHARED and spec.replicas.may_sleep,
+        idle_s=spec.replicas.scaling.idle_s,
     )
+
+
+def is_scaled(spec: ServiceSpec) -> bool:
+    """Whether the number of its isolated workers follows the load, the hour, or both."""
+    replicas = spec.replicas
+    moves = replicas.may_sleep or (replicas.scaling.is_on and replicas.max > replicas.min)
+    return spec.isolation is Isolation.PROCESS and (moves or bool(replicas.scaling.schedule))
 
 
 def is_canary(service: Service) -> bool:
@@ -101,7 +111,10 @@ def is_rolling(service: Service) -> bool:
 
 
 def _routable(service: Service, revision: int) -> bool:
-    return service.spec(revision).isolation is Isolation.SHARED or bool(service.status.workers_of(revision))
+    spec, status = service.spec(revision), service.status
+    if spec.isolation is Isolation.SHARED or status.workers_of(revision):
+        return True
+    return revision == status.live and is_scaled(spec) and status.wanted == 0
 
 
 def _backend(service: Service, revision: int, weight: int, packages: str) -> Backend:

@@ -1,8 +1,10 @@
 """Bodies of the service routes."""
 
+from datetime import time
 from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from modelyard.control.deployments.upstream_fields import UpstreamBody
 from modelyard.control.deployments.wishes import MOST_REPLICAS, ShadowWish, Wish
@@ -10,26 +12,81 @@ from modelyard.domain.contract import Isolation
 from modelyard.domain.names import NAME_PATTERN
 from modelyard.domain.rollout import CanaryMatch, Guard, Rollout, Strategy, Watched
 from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
+from modelyard.domain.scaling import DAYS, Scaling, Window
 from modelyard.domain.service import Replicas
 
 NAME: Final = f"^{NAME_PATTERN}$"
 Name = Annotated[str, Field(pattern=NAME, max_length=63)]
+IN_FLIGHT: Final = 8.0
+"""Requests in flight a worker that a range of replicas follows where nothing else is said."""
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", max_length=64)]
 
 
-class ReplicasBody(BaseModel):
-    """How many isolated workers."""
+class WindowBody(BaseModel):
+    """Other bounds for some hours of some days; an end before the start lies in the next day."""
 
     model_config = ConfigDict(extra="forbid")
 
-    min: int = Field(default=1, ge=1, le=MOST_REPLICAS)
-    max: int | None = Field(default=None, ge=1, le=MOST_REPLICAS, description="Without it, as many as `min`.")
-    target_in_flight: int | None = Field(default=None, ge=1, le=100_000, description="Requests in hand of each worker.")
+    days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(default=list(DAYS), min_length=1)
+    start: time = Field(description="As 08:00.")
+    end: time = Field(description="As 18:00.")
+    min: int = Field(ge=0, le=MOST_REPLICAS)
+    max: int = Field(ge=1, le=MOST_REPLICAS)
+    timezone: str = Field(default="UTC", max_length=64, description="As Europe/Berlin.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("no time zone of that name is known; write it as Europe/Berlin, or UTC") from error
+        return value
+
+    def window(self) -> Window:
+        """As the domain has it."""
+        return Window(
+            days=tuple(self.days),
+            start=self.start.replace(tzinfo=None),
+            end=self.end.replace(tzinfo=None),
+            min=self.min,
+            max=self.max,
+            timezone=self.timezone,
+        )
+
+
+class ReplicasBody(BaseModel):
+    """How many isolated workers, and what moves their number; targets are for one worker."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min: int = Field(default=1, ge=0, le=MOST_REPLICAS, description="0: nothing is kept in memory while nobody asks.")
+    max: int | None = Field(
+        default=None, ge=1, le=MOST_REPLICAS, description="Without it, as many as `min`, and at least 1."
+    )
+    target_in_flight: float | None = Field(default=None, gt=0, le=1e6, description="Of a range without any target: 8.")
+    target_rate: float | None = Field(default=None, gt=0, le=1e9, description="Requests a second.")
+    target_latency_ms: float | None = Field(default=None, gt=0, le=1e7, description="The 95th percentile.")
+    idle_s: float = Field(default=300.0, ge=1, le=30 * 86_400, description="Time without a request before 0.")
+    stabilise_s: float = Field(default=60.0, ge=0, le=86_400, description="How long fewer have to be right.")
+    cooldown_s: float = Field(default=5.0, ge=0, le=86_400, description="Rest between two changes.")
+    schedule: list[WindowBody] = Field(default=[], max_length=64)
 
     def value(self) -> Replicas:
-        """The same in the terms of the domain."""
-        most = self.min if self.max is None else self.max
-        return Replicas(min=self.min, max=most, target_in_flight=self.target_in_flight)
+        """As the domain has it. A range without a target follows the requests in flight."""
+        most = max(1, self.min) if self.max is None else self.max
+        targets = (self.target_in_flight, self.target_rate, self.target_latency_ms)
+        follows = most > max(1, self.min) and targets == (None, None, None)
+        scaling = Scaling(
+            target_in_flight=IN_FLIGHT if follows else self.target_in_flight,
+            target_rate=self.target_rate,
+            target_latency_ms=self.target_latency_ms,
+            idle_s=self.idle_s,
+            stabilise_s=self.stabilise_s,
+            cooldown_s=self.cooldown_s,
+            schedule=tuple(window.window() for window in self.schedule),
+        )
+        return Replicas(min=self.min, max=most, scaling=scaling)
 
 
 class LimitsBody(BaseModel):

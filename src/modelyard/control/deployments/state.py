@@ -77,6 +77,15 @@ class Warm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scaled:
+    """The last change of the number of workers that followed the load: when (Unix seconds), to what, and why."""
+
+    at: float
+    wanted: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """What the platform does about a service; ours, never the user's.
 
@@ -92,7 +101,7 @@ class Status:
     `workers` are the addresses of isolated workers by revision; a revision that needs some is not routed before they
     are known. `homes` names the revision whose workers another one uses, for going back and for changes that leave the
     workers as they are; `counts` is how many workers a home is to have on the way or while it is kept warm, `wanted`
-    how many the service is to have within the bounds of its spec (None: the least).
+    how many the service is to have within the bounds of its spec (None: the least), `scaled` when the load changed it.
 
     `failed` revisions are not tried again, `rejected` digests are those that were given up or rolled back, with the
     reasons in `rejections`. `asked` is what a person asked for last: a rollback changes the goal and not this, so that
@@ -123,6 +132,7 @@ class Status:
     counts: Mapping[str, int] = field(default_factory=dict)
     wanted: int | None = None
     unloaded: bool = False
+    scaled: Scaled | None = None
 
     def workers_of(self, revision: int) -> tuple[str, ...]:
         """Addresses of the workers of `revision`, empty when it has none."""

@@ -6,8 +6,11 @@ from typing import Any
 
 from modelyard.control.deployments.answerers import is_relayed
 from modelyard.control.deployments.readiness import status_of
+from modelyard.control.deployments.routing import is_scaled
+from modelyard.control.deployments.scaler import Latest
 from modelyard.control.deployments.state import Revision, Service
 from modelyard.control.deployments.store import Stored, moment
+from modelyard.control.deployments.workers import wanted_of
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.rollout import Strategy
 from modelyard.domain.routing import ServerReport
@@ -87,6 +90,25 @@ def rollout_document(stored: Stored) -> dict[str, Any]:
             {"digest": digest, "reason": status.rejections.get(digest, "it did not become ready")}
             for digest in status.rejected
         ],
+    }
+
+
+def scaling_document(stored: Stored, latest: Latest | None) -> dict[str, Any]:
+    """How many workers a service has and why: the latest decision, and the last one that changed the number."""
+    service, status = stored.service, stored.service.status
+    shown = status.live if status.live is not None else status.goal
+    replicas = service.spec(shown).replicas
+    decision = None if latest is None else latest.decision
+    return {
+        "name": service.name,
+        "project": service.project,
+        "replicas": to_plain(replicas),
+        "wanted": wanted_of(service, shown),
+        "follows_load": is_scaled(service.spec(shown)),
+        "reason": "" if decision is None else decision.reason,
+        "inputs": {} if decision is None else dict(decision.inputs),
+        "decided_at": None if latest is None else latest.at.isoformat(),
+        "last_change": None if status.scaled is None else {**to_plain(status.scaled), "at": moment(status.scaled.at)},
     }
 
 

@@ -294,16 +294,26 @@ def _isolation(wish: Wish, present: ServiceSpec | None, least: Isolation) -> Iso
 def _replicas(wish: Wish, present: ServiceSpec | None, isolation: Isolation) -> Replicas:
     kept = present.replicas if present is not None and isolation is Isolation.PROCESS else None
     replicas = wish.replicas or kept or Replicas()
-    if not 1 <= replicas.min <= replicas.max <= MOST_REPLICAS:
-        raise InvalidRequest(
-            f"{replicas.min} to {replicas.max} replicas are not possible",
-            hint=f"1 to {MOST_REPLICAS}, min first",
-            details=[{"field": "replicas", "expected": f"1 to {MOST_REPLICAS}, min first"}],
-        )
-    if isolation is Isolation.SHARED and replicas.max > 1:
+    for field, low, high in _bounds(replicas):
+        if not 0 <= low <= high <= MOST_REPLICAS or high < 1:
+            raise InvalidRequest(
+                f"{low} to {high} replicas are not possible",
+                hint=f"0 to {MOST_REPLICAS}, min first, and a max of at least 1",
+                details=[{"field": field, "expected": f"0 to {MOST_REPLICAS}, min first"}],
+            )
+    if isolation is Isolation.SHARED and (replicas.max > 1 or replicas.scaling.is_on):
         raise InvalidRequest(
             "a shared service runs in every model server; replicas count isolated workers",
-            hint="add --isolation process, or leave replicas out",
+            hint="add --isolation process, or leave replicas out; min 0 alone lets its model sleep",
             details=[{"field": "replicas", "expected": "isolation: process, or no replicas"}],
         )
     return replicas
+
+
+def _bounds(replicas: Replicas) -> list[tuple[str, int, int]]:
+    """Every least and most number, with the field that says so."""
+    windows = enumerate(replicas.scaling.schedule)
+    return [
+        ("replicas", replicas.min, replicas.max),
+        *((f"replicas.schedule[{index}]", window.min, window.max) for index, window in windows),
+    ]

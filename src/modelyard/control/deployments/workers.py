@@ -36,9 +36,15 @@ def home_for(service: Service, revision: int) -> int:
 
 
 def wanted_of(service: Service, revision: int) -> int:
-    """How many workers `revision` is to have when it answers: the service's present number within its bounds."""
-    replicas, wanted = service.spec(revision).replicas, service.status.wanted
-    return replicas.min if wanted is None else max(replicas.min, min(wanted, replicas.max))
+    """How many workers `revision` is to have when it answers: the service's present number within its bounds.
+
+    One that is to be made ready has at least one, to prove itself, also where there may be none later.
+    """
+    replicas, status = service.spec(revision).replicas, service.status
+    if status.wanted is None:
+        return max(1, replicas.min)
+    number = max(replicas.least, min(status.wanted, replicas.most))
+    return number if revision == status.live else max(1, number)
 
 
 def count_of(service: Service, revision: int) -> int:

@@ -29,7 +29,8 @@ _KEPT: Final = 200
 class Publisher:
     """Publishes routing tables.
 
-    `packages` is the directory of all packages, `issuers` whose tokens count, `upstreams` what holds for all of them.
+    `packages` is the directory of all packages, `issuers` whose tokens count, `upstreams` what holds for all of them,
+    `model_memory_bytes` what models held on demand may take in each server.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Publisher:
         board: Board,
         issuers: IssuerBook | None = None,
         upstreams: UpstreamRules | None = None,
+        model_memory_bytes: int | None = None,
     ) -> None:
         self._board = board
         self._issuers = issuers
         self._upstreams = upstreams or UpstreamRules()
+        self._model_memory_bytes = model_memory_bytes
         self._packages = str(packages)
         self._auth_required = auth_required
 
@@ -54,6 +57,7 @@ class Publisher:
             revision=0 if newest is None else newest[0],
             services=service_routes(tx, packages=self._packages),
             logging=log_settings(tx),
+            model_memory_bytes=self._model_memory_bytes,
         )
         made = self._with_access(tx, made)
         known = self._highest_known()

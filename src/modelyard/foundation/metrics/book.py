@@ -81,6 +81,10 @@ class Histogram:
         self._bounds = bounds
         self._sum = at + len(bounds) + 1
 
+    def counts(self) -> list[float]:
+        """How many values lie in each bucket."""
+        return list(self._cells[self._at : self._sum])
+
     def observe(self, value: float, times: int = 1) -> None:
         """Record `value`, `times` over."""
         self._cells[self._at + bisect_left(self._bounds, value)] += times

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from modelyard.domain.contract import Isolation, ModelContract, ServingPackage
+from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.routing import Backend, BackendStatus, Batching, ServiceRoute
 from modelyard.foundation.http.wire import HeaderLines, header_lines
 from modelyard.inference.batching import Batcher, BatchLimits, Queue, Runner
 from modelyard.inference.composition import GraphQueue
 from modelyard.inference.protocol import Forms, Signature, forms_of
 from modelyard.inference.routing.measures import BackendMeasures
+from modelyard.inference.routing.models import HeldModel
 from modelyard.inference.routing.sketching import Place, RevisionSketch
 from modelyard.inference.routing.taps import Tap, TappedMeasures, TappedRunner
 from modelyard.inference.routing.workers import WorkerPool
@@ -72,6 +74,7 @@ class ServedBackend:
         self.reason = ""
         self.load_s: float | None = None
         self.memory_bytes: int | None = None
+        self.asleep = False
         self.device = ""
         self.package: ServingPackage | None = None
         self.contract: ModelContract | None = None
@@ -135,6 +138,28 @@ class ServedBackend:
         self.platform = upstream.platform
         self.signature = Signature(self.key.service, upstream.contract)
         self.batcher = UpstreamQueue(upstream, asyncio.get_running_loop(), observer=self.measures)
+
+    def woke(self, held: HeldModel) -> None:
+        """The model that is held on demand is there, because a request asked for it."""
+        model = held.hosted.model
+        self.asleep = False
+        self.measures.woke()
+        self.became_ready(load_s=held.hosted.load_s, memory_bytes=model.memory_bytes, device=model.device)
+        if self.batcher is not None:
+            self.batcher.wake()
+
+    def fell_asleep(self, reason: str) -> None:
+        """The model was let go; the next request brings it back."""
+        self.asleep = True
+        self.memory_bytes = 0
+        self.measures.memory.set(0.0)
+        self.measures.fell_asleep(reason)
+
+    def could_not_wake(self, error: ModelyardError) -> None:
+        """Who waits for the model is told why it does not come; the next request tries again."""
+        self.reason = error.detail
+        if self.batcher is not None:
+            self.batcher.refuse_all(error)
 
     def watch(self, place: Place) -> None:
         """Count apart what this backend answers from now on, where it answers here."""
@@ -226,6 +251,7 @@ class ServedBackend:
             load_s=self.load_s,
             memory_bytes=self.memory_bytes,
             device=self.device,
+            asleep=self.asleep,
         )
 
 

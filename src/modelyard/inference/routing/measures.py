@@ -94,6 +94,10 @@ CACHE_LOOKUP: Final = Family(
     help="Looking for a kept answer, by outcome: hit, miss. Only of services with a response cache.",
     labels=(*_MODEL, "outcome"),
 )
+WAKES: Final = _counter("modelyard_model_wakes_total", "Loads of models that are held on demand.", *_MODEL)
+SLEEPS: Final = _counter(
+    "modelyard_model_sleeps_total", "Models let go: idle, or for the room of another.", *_MODEL, "reason"
+)
 TABLE_REVISION: Final = Family(
     name="modelyard_routing_table_revision",
     kind=Kind.GAUGE,
@@ -122,6 +126,8 @@ FAMILIES: Final = (
     LEFT_ALONE,
     CIRCUIT_OPEN,
     CACHE_LOOKUP,
+    WAKES,
+    SLEEPS,
     TABLE_REVISION,
 )
 """All of them, in the order they are shown."""
@@ -222,6 +228,18 @@ class BackendMeasures:
         if given:
             self._service.ok(sum([call.count for call in given]))
             _observe_since(self._request, given, now)
+
+    def latency_counts(self) -> list[float]:
+        """Predictions so far by the bucket of their time."""
+        return self._request.counts()
+
+    def woke(self) -> None:
+        """The model was loaded because a request asked for it."""
+        self._book.counter(WAKES, *self._labels).add()
+
+    def fell_asleep(self, reason: str) -> None:
+        """The model was let go: `idle` or `room`."""
+        self._book.counter(SLEEPS, *self._labels, reason).add()
 
     def looked_up(self, took: float, *, found: bool) -> None:
         """A kept answer was looked for."""

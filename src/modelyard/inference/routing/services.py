@@ -64,6 +64,17 @@ class Service:
         """Whether it speaks the OpenAI dialect, and no tensors."""
         return any(is_openai(backend) for backend in (*self.goal.backends, *self.unloaded))
 
+    @property
+    def has_no_worker(self) -> bool:
+        """Whether what answers runs in isolated workers, and there is none now."""
+        pools = [backend.workers for backend in self.split.items]
+        return bool(pools) and all(pool is not None and not pool.hellos for pool in pools)
+
+    def latency_counts(self) -> list[float]:
+        """Predictions so far by the bucket of their time, in the order of `LATENCY_BOUNDS` and one beyond."""
+        columns = [backend.measures.latency_counts() for backend in self.backends.values()]
+        return [sum(column) for column in zip(*columns, strict=True)]
+
     def limit(self, limits: SharedLimits) -> None:
         """Take the goal's limits into effect."""
         wish, name = self.goal.limits, f"{self.project}/{self.name}"

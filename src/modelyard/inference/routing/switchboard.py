@@ -16,9 +16,10 @@ from typing import Final
 
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.errors.inference import NotReady
 from modelyard.domain.graph import Graph
 from modelyard.domain.names import DEFAULT_PROJECT
-from modelyard.domain.routing import Backend, BackendStatus, RoutingTable, ServiceRoute
+from modelyard.domain.routing import Backend, BackendStatus, RoutingTable, ServiceLoad, ServiceRoute
 from modelyard.domain.sketches import ShadowSketch, Sketch
 from modelyard.domain.upstreams import Upstream, UpstreamProtocol, UpstreamRules
 from modelyard.foundation.documents import read_package
@@ -26,8 +27,10 @@ from modelyard.foundation.metrics import Book
 from modelyard.inference.admission import FILE, RECORDS, Allowances, Caller, KeyRing, SharedLimits
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend, batch_limits
 from modelyard.inference.routing.graphs import GraphHolder
+from modelyard.inference.routing.load import LOOK_EVERY_S, LoadMeters
 from modelyard.inference.routing.measures import TABLE_REVISION, BackendMeasures, PoolMeasures, ServiceMeasures
 from modelyard.inference.routing.models import ModelKey, ModelShelf
+from modelyard.inference.routing.residency import Residency
 from modelyard.inference.routing.services import Service
 from modelyard.inference.routing.workers import WorkerPool
 from modelyard.inference.upstreams import SecretBook, UpstreamClient, V2Upstream
@@ -71,6 +74,8 @@ class Switchboard:
         self._pepper = pepper
         self._on_change = on_change
         self._shelf = ModelShelf(options.load)
+        self._residency = Residency(self._shelf)
+        self._meters = LoadMeters(on_waiting=on_change)
         self._secrets = SecretBook(options.sealing_key)
         self._upstreams = UpstreamRules()
         self._graphs: dict[ServedBackend, GraphHolder] = {}
@@ -94,11 +99,13 @@ class Switchboard:
         )
         self._secrets.take(table.secrets)
         self._upstreams = table.upstreams
+        self._residency.bound(table.model_memory_bytes)
         wanted = {(route.project, route.name): route for route in table.services}
         for place in [place for place in self.services if place not in wanted]:
             self._draining += self.services.pop(place).backends.values()
         for place, route in wanted.items():
             self._take(place, route)
+        self._meters.follow(self.services.values())
         self._settle()
 
     def _identify(self, authorization: bytes | None) -> Caller:
@@ -127,6 +134,16 @@ class Switchboard:
     def shadows(self) -> tuple[ShadowSketch, ...]:
         """How the answers of shadows compare."""
         return tuple(service.mirror.snapshot() for service in self.services.values() if service.mirror is not None)
+
+    def loads(self) -> tuple[ServiceLoad, ...]:
+        """What scaled services had to do since this was asked last."""
+        return self._meters.report()
+
+    async def meter(self) -> None:
+        """Look at what scaled services have to do, for ever."""
+        while True:
+            self._meters.look()
+            await asyncio.sleep(LOOK_EVERY_S)
 
     @property
     def is_ready(self) -> bool:
@@ -212,15 +229,34 @@ class Switchboard:
         task.add_done_callback(self._tasks.discard)
 
     async def _load(self, backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
+        """Load and check the model; one that may sleep, and answered before this process did, is left asleep."""
         key = ModelKey(route.project, backend.key.package, backend.key.digest, wish.device)
+        first = self.acknowledged < 0 and wish.weight > 0
         try:
+            if route.on_demand and first:
+                await self._lay_asleep(backend, route, key)
+                return
             held = await self._shelf.take(key)
-            release = lambda: self._shelf.give_back(key)  # noqa: E731
-            backend.equip(held.hosted.package, held.runner, route.batching, release=release)
+            if route.on_demand:
+                runner = self._residency.runner(key, backend, idle_s=route.idle_s, held=held)
+                backend.equip(held.hosted.package, runner, route.batching, release=runner.close)
+            else:
+                release = lambda: self._shelf.give_back(key)  # noqa: E731
+                backend.equip(held.hosted.package, held.runner, route.batching, release=release)
             model = held.hosted.model
             backend.became_ready(load_s=held.hosted.load_s, memory_bytes=model.memory_bytes, device=model.device)
         except Exception as error:  # noqa: BLE001  (the plugin edge: a runtime may raise anything)
             backend.failed(_explain(error))
+        self._settle()
+
+    async def _lay_asleep(self, backend: ServedBackend, route: ServiceRoute, key: ModelKey) -> None:
+        package = await asyncio.get_running_loop().run_in_executor(None, read_package, Path(key.package))
+        if package.digest != key.digest:
+            raise NotReady("the package on disk is not of the digest that the table names")
+        runner = self._residency.runner(key, backend, idle_s=route.idle_s)
+        backend.equip(package, runner, route.batching, release=runner.close)
+        backend.asleep = True
+        backend.became_ready(load_s=0.0, memory_bytes=0, device="")
         self._settle()
 
     async def _attach(self, backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
@@ -236,6 +272,8 @@ class Switchboard:
             )
             backend.equip(package, pool, route.batching, release=pool.close)
             pool.follow(wish.workers)
+            if route.scaled and wish.weight and not wish.workers:  # at zero: requests wait for the first worker
+                backend.became_ready(load_s=0.0, memory_bytes=0, device="")
         except Exception as error:  # noqa: BLE001  (a package that cannot be read must not end the task unseen)
             backend.failed(_explain(error))
         self._settle()

@@ -13,6 +13,7 @@ import psutil
 from modelyard.domain.contract import ServingPackage
 from modelyard.domain.errors.platform import MissingExtra, NotSupported
 from modelyard.domain.tensors import DataType
+from modelyard.foundation.memory import return_free_memory
 from modelyard.ports.runtime import LoadOptions
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class OnnxRuntime:
         if package.entry not in {path.name for path in directory.iterdir()}:
             raise NotSupported("the package lacks the file it names as its entry", hint="upload the model again")
         provider, device = _provider(options.device, onnxruntime.get_available_providers())
-        before = psutil.Process().memory_info().rss
+        before = _resident_bytes()
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
@@ -55,7 +56,7 @@ class OnnxRuntime:
         )
         if provider not in session.get_providers():
             raise NotSupported(f"onnxruntime could not open the device {options.device}", hint="check its driver")
-        taken = max(0, psutil.Process().memory_info().rss - before)
+        taken = max(0, _resident_bytes() - before)
         return OnnxModel(session, package, device=device, memory_bytes=taken)
 
 
@@ -93,6 +94,12 @@ class OnnxModel:
     def close(self) -> None:
         """Drop the session."""
         self._session = None
+
+
+def _resident_bytes() -> int:
+    """What this process has in memory, without what was freed."""
+    return_free_memory()
+    return int(psutil.Process().memory_info().rss)
 
 
 def _provider(device: str, available: list[str]) -> tuple[str, str]:
