@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.rollout import CanaryMatch, Guard, Rollout, Shadow, Strategy, Watched
 from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
+from modelyard.domain.scaling import Scaling, Window
 from modelyard.domain.service import Objectives, Replicas, Resources, ServiceSpec
 from modelyard.domain.upstreams import Upstream, UpstreamProtocol
 
@@ -43,7 +45,17 @@ FULL = ServiceSpec(
     project="team",
     owner="ann",
     target="prod",
-    replicas=Replicas(min=2, max=5, target_in_flight=8),
+    replicas=Replicas(
+        min=2,
+        max=5,
+        scaling=Scaling(
+            target_in_flight=8.0,
+            idle_s=60.0,
+            schedule=(
+                Window(days=("mon", "sun"), start=time(8), end=time(18, 30), min=3, max=6, timezone="Europe/Berlin"),
+            ),
+        ),
+    ),
     isolation=Isolation.PROCESS,
     limits=Limits(requests_per_s=5.5, deadline_ms=100, max_in_flight=7),
     batching=Batching(max_size=3, max_wait_ms=1.5),
@@ -89,7 +101,7 @@ def test_the_manifest_of_the_contract_is_understood(tmp_path: Path) -> None:
     (tmp_path / "iris.yaml").write_text(CONTRACT)
     wish = wish_of(manifest_reading.read_manifests(read_manifests([tmp_path / "iris.yaml"]))[0])
     assert (wish.name, wish.model, wish.alias, wish.owner) == ("iris", "iris", "champion", "team-a")
-    assert wish.replicas == Replicas(min=1, max=4, target_in_flight=8)
+    assert wish.replicas == Replicas(min=1, max=4, scaling=Scaling(target_in_flight=8.0))
     assert wish.resources == Resources(cpu=1.0, memory_bytes=512 << 20)
     assert wish.rollout is not None
     assert (wish.rollout.steps, wish.rollout.guard) == ((10, 50), Guard.AUTO)
@@ -135,8 +147,13 @@ def test_all_fields_together_come_through() -> None:
         ({"rollout": {"strategy": "canary", "steps": [10, 150]}}, "spec.rollout.steps[1]", "99"),
         ({"rollout": {"stepz": [10]}}, "spec.rollout.stepz", "did you mean steps?"),
         ({"replica": 3}, "spec.replica", "did you mean replicas?"),
-        ({"replicas": {"min": 0}}, "spec.replicas.min", "1"),
-        ({"replicas": -1}, "spec.replicas.min", "1"),
+        ({"replicas": {"min": -1}}, "spec.replicas.min", "0"),
+        ({"replicas": -1}, "spec.replicas.min", "0"),
+        (
+            {"replicas": {"schedule": [{"start": "25:00", "end": "18:00", "min": 1, "max": 2}]}},
+            "spec.replicas.schedule[0].start",
+            "",
+        ),
         ({"limits": {"requests_per_s": 1e400}}, "spec.limits.requests_per_s", "1000000000"),
         ({"limits": {"deadline_ms": True}}, "spec.limits.deadline_ms", "integer"),
         ({"resources": {"memory": "lots"}}, "spec.resources.memory", "pattern"),
@@ -158,7 +175,7 @@ def test_what_is_wrong_is_named_with_its_path_and_what_is_right(spec: dict[str, 
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
-    wrong = {"apiVersion": "v2", "kind": "Pod", "metadata": {}, "spec": {"replicas": 0}, "status": {}}
+    wrong = {"apiVersion": "v2", "kind": "Pod", "metadata": {}, "spec": {"replicas": -1}, "status": {}}
     paths = {each["field"] for each in refused(document(), wrong)}
     assert paths == {"apiVersion", "kind", "metadata.name", "spec.replicas.min", "status"}
     assert refused({**document(), "spec": {}})[0]["field"] == "spec.model"

@@ -27,6 +27,7 @@ from modelyard.domain.contract import Isolation
 from modelyard.domain.names import DEFAULT_PROJECT, NAME_PATTERN
 from modelyard.domain.rollout import Rollout, Strategy
 from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
+from modelyard.domain.scaling import Scaling
 from modelyard.domain.service import Objectives, Replicas, Resources, ServiceSpec
 from modelyard.foundation.documents import to_plain
 
@@ -160,7 +161,7 @@ def manifest_of(spec: ServiceSpec) -> dict[str, Any]:
         "model": None if elsewhere else _reference(spec),
         "follow": spec.follow or None,
         "target": spec.target,
-        "replicas": _other(spec.replicas, Replicas()),
+        "replicas": _replica_fields(spec.replicas),
         "resources": _resource_fields(spec.resources),
         "isolation": None if elsewhere else spec.isolation.value,
         "batching": _other(spec.batching, Batching()),
@@ -207,6 +208,18 @@ def _resources(fields: ResourcesFields | None) -> Resources | None:
     size = None if fields.memory is None else re.fullmatch(r"([0-9]+)([A-Za-z]*)", fields.memory)
     memory = None if size is None else int(size[1]) * _UNITS[size[2]]
     return Resources(cpu=fields.cpu, memory_bytes=memory, device=fields.device)
+
+
+def _replica_fields(replicas: Replicas) -> dict[str, Any] | None:
+    fields: dict[str, Any] = dict(_other(replicas.scaling, Scaling()) or {})
+    if replicas.scaling.schedule:
+        fields["schedule"] = [
+            {**to_plain(window), "start": f"{window.start:%H:%M}", "end": f"{window.end:%H:%M}"}
+            for window in replicas.scaling.schedule
+        ]
+    if fields or (replicas.min, replicas.max) != (1, 1):
+        fields = {"min": replicas.min, "max": replicas.max, **fields}
+    return fields or None
 
 
 def _resource_fields(resources: Resources) -> dict[str, Any] | None:

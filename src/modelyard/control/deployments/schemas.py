@@ -17,6 +17,7 @@ from modelyard.domain.service import Replicas
 
 NAME: Final = f"^{NAME_PATTERN}$"
 Name = Annotated[str, Field(pattern=NAME, max_length=63)]
+Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 IN_FLIGHT: Final = 8.0
 """Requests in flight a worker that a range of replicas follows where nothing else is said."""
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", max_length=64)]
@@ -28,8 +29,8 @@ class WindowBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(default=list(DAYS), min_length=1)
-    start: time = Field(description="As 08:00.")
-    end: time = Field(description="As 18:00.")
+    start: Clock = Field(description="As 08:00.")
+    end: Clock = Field(description="As 18:00.")
     min: int = Field(ge=0, le=MOST_REPLICAS)
     max: int = Field(ge=1, le=MOST_REPLICAS)
     timezone: str = Field(default="UTC", max_length=64, description="As Europe/Berlin.")
@@ -47,8 +48,8 @@ class WindowBody(BaseModel):
         """As the domain has it."""
         return Window(
             days=tuple(self.days),
-            start=self.start.replace(tzinfo=None),
-            end=self.end.replace(tzinfo=None),
+            start=time.fromisoformat(self.start),
+            end=time.fromisoformat(self.end),
             min=self.min,
             max=self.max,
             timezone=self.timezone,
