@@ -35,13 +35,14 @@ _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, s
 class Form:
     """What the bodies of one form have in common. `request` is what each asks, but for its `inputs`."""
 
-    __slots__ = ("count", "request", "rows", "shape")
+    __slots__ = ("count", "plan", "request", "rows", "shape")
 
     def __init__(self, request: InferRequest, shape: tuple[int, ...]) -> None:
         self.request = request
         self.rows = request.rows
         self.shape = shape
         self.count = math.prod(shape)
+        self.plan: object = None  # how its answers look (`together`)
 
 
 class Lot:

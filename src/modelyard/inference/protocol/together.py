@@ -1,6 +1,7 @@
 """Writing the answers of a lot of requests that ask the same: the numbers of all at once, then cut apart.
 
-The bytes of each answer are those that `write_infer` writes for it alone.
+The bytes of each answer are those that `write_infer` writes for it alone. What is the same for all answers of a form is
+made once and kept with it (`_Plan`).
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,27 @@ class Written(NamedTuple):
     json_size: int | None = None
 
 
+class _Column(NamedTuple):
+    """One output that all ask for: its shape behind the rows, and what stands before its values."""
+
+    name: str
+    kind: DataType
+    tail: tuple[int, ...]
+    before: bytes
+
+
+class _Plan(NamedTuple):
+    """How the answers of one form look. `of` is what it was made for."""
+
+    of: tuple[str, str]
+    columns: tuple[_Column, ...]
+    is_binary: bool
+
+    def fits(self, outputs: Mapping[str, Array], rows: int) -> bool:
+        """Whether the outputs have the shapes that the plan was made for."""
+        return all(outputs[column.name].shape == (rows, *column.tail) for column in self.columns)
+
+
 def write_together(
     form: Form, outputs: Mapping[str, Array], count: int, *, signature: Signature, version: str, model_name: str
 ) -> Written | None:
@@ -38,55 +60,63 @@ def write_together(
         KeyError: the model gave no output that its contract promises.
         BadDatatype: an answer holds bytes that are no text; which, only writing each by itself tells.
     """
+    plan: Any = form.plan
+    rows = count * form.rows
+    if plan is None or plan.of != (model_name, version) or not plan.fits(outputs, rows):
+        plan = form.plan = _made(form, outputs, signature, of=(model_name, version))
+        if plan is None or not plan.fits(outputs, rows):
+            return None
+    first = plan.columns[0]
+    array = outputs[first.name]
+    if plan.is_binary:
+        raw = to_raw(array, first.kind)
+        size = len(raw) // count
+        return Written(first.before, [raw[at : at + size] for at in range(0, len(raw), size)], b"", len(first.before))
+    middles = _cut(array, first, count)
+    if len(plan.columns) > 1:
+        parts: list[Any] = [middles]
+        for column in plan.columns[1:]:
+            parts += (repeat(column.before), _cut(outputs[column.name], column, count))
+        middles = [b"".join(one) for one in zip(*parts, strict=False)]
+    return Written(first.before, middles, b"]}]}")
+
+
+def _made(form: Form, outputs: Mapping[str, Array], signature: Signature, *, of: tuple[str, str]) -> _Plan | None:
+    """The plan for outputs of these shapes; None where answers of this form are not alike enough."""
     request = form.request
-    wanted = request.wanted
-    if wanted is None:
+    if request.wanted is None:
         asked = [(name, request.binary_default) for name in signature.outputs]
     else:
-        asked = [(one.name, one.binary) for one in wanted]
+        asked = [(one.name, one.binary) for one in request.wanted]
+    is_binary = any(binary for _, binary in asked)
     kinds = [signature.outputs[name].datatype for name, _ in asked]
-    if any(len(outputs[name]) != count * form.rows for name, _ in asked):
+    if (is_binary and (len(asked) > 1 or kinds[0] is DataType.BYTES)) or (not is_binary and DataType.BF16 in kinds):
         return None
-    head = head_of(signature, model_name, version) + b',"outputs":['
-    if not any(binary for _, binary in asked):
-        if DataType.BF16 in kinds:
-            return None
-        return _json([(name, outputs[name]) for name, _ in asked], form, count, head=head, signature=signature)
-    if len(asked) > 1 or kinds[0] is DataType.BYTES:
-        return None
-    name = asked[0][0]
-    array = outputs[name]
-    raw = to_raw(array, kinds[0])
-    size = len(raw) // count
-    document = binary_opening(signature, name, (form.rows, *array.shape[1:]), size=size)
-    opening = b"%b%b]}" % (head, document)
-    return (
-        Written(opening, [raw[at : at + size] for at in range(0, len(raw), size)], b"", len(opening)) if size else None
-    )
-
-
-def _json(asked: list[tuple[str, Array]], form: Form, count: int, *, head: bytes, signature: Signature) -> Written:
-    columns: list[Any] = []
-    opening = head
-    for name, array in asked:
-        begin = json_opening(signature, name, (form.rows, *array.shape[1:])) + b"["
-        if columns:
-            columns.append(repeat(b"]}," + begin))
+    columns: list[_Column] = []
+    before = head_of(signature, *of) + b',"outputs":['
+    for (name, _), kind in zip(asked, kinds, strict=True):
+        tail = outputs[name].shape[1:]
+        shape = (form.rows, *tail)
+        if is_binary:
+            size = form.rows * int(np.prod(tail, dtype=int)) * (kind.item_bytes or 0)
+            if not size:
+                return None
+            before += binary_opening(signature, name, shape, size=size) + b"]}"
         else:
-            opening += begin
-        columns.append(_cut(array, name, signature.outputs[name].datatype, count))
-    middles = columns[0] if len(columns) == 1 else [b"".join(parts) for parts in zip(*columns, strict=False)]
-    return Written(opening, middles, b"]}]}")
+            before += json_opening(signature, name, shape) + b"["
+        columns.append(_Column(name, kind, tail, before))
+        before = b"]},"
+    return _Plan(of, tuple(columns), is_binary)
 
 
-def _cut(array: Array, name: str, kind: DataType, count: int) -> list[bytes]:
+def _cut(array: Array, column: _Column, count: int) -> list[bytes]:
     """The values of each request as JSON, without the brackets."""
-    if kind is DataType.BYTES:
-        plain = texts(array, name)
+    if column.kind is DataType.BYTES:
+        plain = texts(array, column.name)
         each = len(plain) // count
         return (
             [orjson.dumps(plain[at : at + each])[1:-1] for at in range(0, len(plain), each)] if each else [b""] * count
         )
-    memory = MEMORY[kind]
-    flat = np.ascontiguousarray(array if array.dtype == memory else array.astype(memory)).reshape(count, -1)
-    return orjson.dumps(flat, option=_NUMPY)[2:-2].split(b"],[")
+    memory = MEMORY[column.kind]
+    flat = (array if array.dtype == memory else array.astype(memory)).reshape(count, -1)
+    return orjson.dumps(np.ascontiguousarray(flat), option=_NUMPY)[2:-2].split(b"],[")
