@@ -230,3 +230,50 @@ def test_a_model_turns_heavy_and_light_by_measurement() -> None:
     for _ in range(40):
         pace.record(1, 0.1e-3)
     assert not pace.is_heavy(1)
+
+
+class Several(Asked):
+    """A call that stands for a request a row."""
+
+    __slots__ = ("count", "parts")
+
+    def __init__(self, *rows: float) -> None:
+        super().__init__(*rows)
+        self.count = len(rows)
+        self.parts: list[Asked] = []
+
+    def apart(self) -> list[Call]:
+        self.parts = [Asked(row) for row in self.inputs["x"][:, 0].tolist()]
+        return self.parts
+
+
+async def test_a_failed_call_for_several_requests_is_run_again_for_each() -> None:
+    queue, recorder = batcher()
+    several, alone = Several(1.0, -2.0, 3.0), Asked(4.0)
+    queue.submit(alone)
+    queue.submit_turn([several])
+    assert await alone.answer == [8.0]
+    assert [await part.answer for part in several.parts] == [[2.0], "run_failed", [6.0]]
+    assert not several.settled
+    assert recorder.predictions == 3
+    assert queue.pending == 0
+
+
+async def test_what_came_in_a_turn_runs_when_it_is_over() -> None:
+    queue, recorder = batcher()
+    before, several = Asked(1.0), Several(2.0, 3.0)
+    queue.submit(before)
+    queue.submit_turn([several])
+    assert several.answer.result() == [4.0, 6.0]
+    assert before.answer.result() == [2.0]
+    assert recorder.rows == [3]
+
+
+async def test_a_turn_waits_for_a_window_that_is_open() -> None:
+    queue, recorder = batcher(max_wait_s=0.02)
+    several, later = Several(2.0, 3.0), Asked(1.0)
+    queue.submit_turn([several])
+    assert not several.settled
+    queue.submit(later)
+    assert await later.answer == [2.0]
+    assert recorder.rows == [3]
