@@ -1,8 +1,8 @@
 """The handler behind the inference listener: known infer addresses by one look-up, everything else by the table.
 
-It finds out who asks, which service is meant and whether the caller may ask it; the answer is the service's own matter
-(`predict`). Requests that came in one turn of the loop are looked up once (`_Kind`), not once each; a table or a key
-that changed counts from the next turn on. Nothing here blocks, and a prediction's way makes no future, task or lock.
+It finds out who asks, which service is meant and whether the caller may ask it; `predicting` does the rest. Requests
+that came in one turn of the loop are looked up once (`_Kind`), not once each; a table or a key that changed counts from
+the next turn on. Nothing here blocks, and a prediction's way makes no future, task or lock.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,6 @@ from modelyard.domain.access import Verb
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.edge import MethodNotAllowed
 from modelyard.domain.errors.platform import NotFound
-from modelyard.domain.routing import ServiceRoute
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.http.head import Head
 from modelyard.foundation.http.turns import Arrival, Route, Turn
@@ -21,13 +20,11 @@ from modelyard.inference.protocol import parse_json_size
 from modelyard.inference.routing import Service, Switchboard
 from modelyard.inference.server.addresses import CHANGED, OPEN, POSTED, RELAYED, Address, Page, read_address
 from modelyard.inference.server.answers import send_error
-from modelyard.inference.server.choosing import choose
 from modelyard.inference.server.dialects import MLFLOW, V1, V2, Dialect
 from modelyard.inference.server.events import MARK
-from modelyard.inference.server.held_here import INFER_TYPES
 from modelyard.inference.server.openai import OpenAiDoor
 from modelyard.inference.server.pages import Pages
-from modelyard.inference.server.predict import Asked, AskedTogether, Predict
+from modelyard.inference.server.predicting import INFER_TYPES, Asked, AskedTogether, ask, take
 from modelyard.inference.server.reach import service_to_ask, unreachable
 
 _ANY: Final = frozenset({None, b"*/*"})
@@ -44,12 +41,10 @@ class InferenceHandler:
         self._pages = pages
         self._openai = OpenAiDoor(board)
         self._infer: dict[str, dict[str, Service]] = {}
-        self._predicts: dict[Service, Predict] = {}
-        self._chosen_for: dict[Service, ServiceRoute] = {}
         self._kinds: dict[tuple[str, bytes | None, int | None], _Kind] = {}
 
     def services_changed(self) -> None:
-        """Rebuild the known infer addresses, and choose how services answer. To be called after each table."""
+        """Rebuild the known infer addresses. To be called after each table."""
         known: dict[str, dict[str, Service]] = {}
         for (project, name), service in self._board.services.items():
             if service.is_relayed:
@@ -57,19 +52,6 @@ class InferenceHandler:
             known.setdefault(f"/v2/models/{name}/infer", {})[project] = service
             known[f"/p/{project}/v2/models/{name}/infer"] = _Everywhere(service)
         self._infer = known
-        self._choose()
-
-    def _choose(self) -> None:
-        former, self._predicts = self._predicts, {}
-        for service in self._board.services.values():
-            kept = former.get(service)
-            if kept is not None and self._chosen_for[service] is service.goal:
-                self._predicts[service] = former.pop(service)
-            else:
-                self._predicts[service] = choose(service)
-        self._chosen_for = {service: service.goal for service in self._predicts}
-        for predict in former.values():
-            predict.close()
 
     def handle(self, request: Request, reply: Reply) -> None:
         """Answer, now or when the model has."""
@@ -77,7 +59,7 @@ class InferenceHandler:
         try:
             if head.method == "POST" and head.path in self._infer:
                 service, caller = self._reach(head.path, head.fields.get(b"authorization"))
-                self._predicts[service].ask(Asked(request, reply, service, caller, V2))
+                ask(Asked(request, reply, service, caller, V2))
             else:
                 self._other(request, reply)
         except ModelyardError as error:
@@ -114,11 +96,7 @@ class InferenceHandler:
         except ModelyardError:
             turn.each(arrivals)
             return
-        predict = self._predicts[service]
-        if predict.takes_turns:
-            predict.take(AskedTogether(arrivals, turn, caller, kind.json_size))
-        else:
-            turn.each(arrivals)
+        take(AskedTogether(arrivals, turn, service, caller, kind.json_size))
 
     def _reach(self, path: str, authorization: bytes | None) -> tuple[Service, Caller]:
         """The service at a known infer address, and who asks for it.
@@ -147,7 +125,7 @@ class InferenceHandler:
         predicts = _PREDICTS.get(page)
         if predicts is not None:
             service = self._service_for(address, caller)
-            self._predicts[service].ask(Asked(request, reply, service, caller, predicts, address.version))
+            ask(Asked(request, reply, service, caller, predicts, address.version))
         elif page in RELAYED:
             self._openai.answer(address, request, reply, caller)
         else:
