@@ -18,6 +18,7 @@ from modelyard.inference.routing import ServedBackend, Service
 from modelyard.inference.server.answers import send_error
 from modelyard.inference.server.call import InferCall
 from modelyard.inference.server.dialects import Dialect
+from modelyard.inference.server.events import MARK, is_structured, open_event
 from modelyard.inference.server.joint_call import JointCall
 
 INFER_TYPES: Final = frozenset({None, b"application/json", b"application/octet-stream"})
@@ -61,9 +62,9 @@ def ask(asked: Asked) -> None:
     measures.received.add()
     try:
         fields = request.head.fields
-        content_type = fields.get(b"content-type")
-        if content_type not in INFER_TYPES:
-            _check_type(content_type, dialect)
+        if MARK in fields or fields.get(b"content-type") not in INFER_TYPES:
+            request, reply = _opened(request, reply, service, dialect)
+            fields = request.head.fields
         accept = fields.get(b"accept")
         if accept is not None and accept != b"*/*":
             _check_accept(accept)
@@ -145,8 +146,19 @@ def _shorter(timeout_us: int, patience: bytes) -> int:
     return min(timeout_us, asked) if timeout_us else asked
 
 
+def _opened(request: Request, reply: Reply, service: Service, dialect: Dialect) -> tuple[Request, Reply]:
+    """The request and its reply, out of the event around them if there is one; its type is one that is read."""
+    fields = request.head.fields
+    if MARK in fields or is_structured(fields.get(b"content-type")):
+        request, reply = open_event(request, reply, service)
+    _check_type(request.head.fields.get(b"content-type"), dialect)
+    return request, reply
+
+
 def _check_type(value: bytes | None, dialect: Dialect) -> None:
-    kind = (value or b"").split(b";")[0].strip().lower().decode("latin-1")
+    if value is None:
+        return
+    kind = value.split(b";")[0].strip().lower().decode("latin-1")
     if kind not in dialect.content_types:
         raise UnsupportedMediaType(
             "this address does not read that content type", hint=f"send {' or '.join(dialect.content_types)}"
