@@ -64,3 +64,14 @@ def test_nothing_names_where_it_was_made() -> None:
         if words.search(path.read_text(encoding="utf-8", errors="replace")):
             named.append(name)
     assert named == []
+
+
+def test_the_index_of_the_documentation_names_every_page_once() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(([^)#]+)\)", index)
+    pages = {
+        str(path.relative_to(ROOT / "docs"))
+        for path in (ROOT / "docs").rglob("*")
+        if path.suffix in (".md", ".ipynb") and path.name != "README.md"
+    }
+    assert sorted(linked) == sorted(pages)
