@@ -1,24 +1,30 @@
 """Open-loop load: requests leave at times drawn beforehand, whatever the answers do; nothing is tried twice.
 
-Runs on an event loop in a thread of its own. Each request has an id; each kind of question has one right answer, known
-byte by byte before the fault. Connections are kept and reused, the newest first, as real clients do; one that the
-server says it closes is not used again.
+Runs in a process of its own, so that what an experiment does beside it slows nothing down. Each request has an id; each
+kind of question has one right answer, known byte by byte before the fault. Connections are kept and reused, the newest
+first, as real clients do; one that the server says it closes is not used again.
 """
 
 import asyncio
+import json
+import os
 import random
 import ssl
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.faults.ledger import Entry, Ledger
 
 _IDLE_S = 3.0
+_TELL_EVERY_S = 0.05
 _REFUSALS = (429, 503)
 
 
@@ -40,59 +46,32 @@ class _Line:
 
 
 @dataclass
-class Load:
-    """A load under way. `rate` may be changed meanwhile; `headers` are asked for each request."""
+class Client:
+    """The asking end, in a process of its own: what the experiment does beside it must not make it slow."""
 
     url: str
     questions: Sequence[Question]
     rate: float
     deadline_s: float
     seed: int
-    headers: Callable[[], Sequence[tuple[str, str]]] = tuple
+    began: float
     tls: ssl.SSLContext | None = None
-    ledger: Ledger = field(default_factory=Ledger)
+    headers: Sequence[tuple[str, str]] = ()
     in_flight: int = 0
+    over: bool = False
+    decided: list[Entry] = field(default_factory=list)
     _idle: list[_Line] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-    _began: float = 0.0
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
-
-    def __enter__(self) -> Self:
-        self._began = time.perf_counter()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def now(self) -> float:
-        """Seconds since the start."""
-        return time.perf_counter() - self._began
+        """Seconds since the start, on a clock that all processes share."""
+        return time.perf_counter() - self.began
 
-    def stop(self) -> None:
-        """Send nothing more, and wait for what is out."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(self.deadline_s + 30)
-            self._thread = None
-
-    def wait_s(self, seconds: float) -> None:
-        """Let that much time of load pass."""
-        time.sleep(max(0.0, seconds))
-
-    def wait_for(self, count: int, *, limit_s: float = 120.0) -> None:
-        """Until that many more were decided."""
-        goal, end = len(self.ledger.entries) + count, time.monotonic() + limit_s
-        while len(self.ledger.entries) < goal:
-            assert time.monotonic() < end, f"only {len(self.ledger.entries)} of {goal} requests were decided"
-            time.sleep(0.05)
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Send until `over`, then wait for what is out."""
         chance, number, due = random.Random(self.seed), 0, 0.0
-        while not self._stop.is_set():
+        while not self.over:
             if due > self.now:
                 await asyncio.sleep(min(due - self.now, 0.1))
                 continue
@@ -105,6 +84,10 @@ class Load:
                 await asyncio.sleep(0)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.deadline_s + 5)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
         for line in self._idle:
             line.writer.close()
 
@@ -114,7 +97,7 @@ class Load:
         question = self.questions[number % len(self.questions)]
         try:
             async with asyncio.timeout(max(0.01, due + self.deadline_s - self.now)):
-                status, body = await self._exchange(question, number)
+                status, body = await self.exchange(question, number)
             outcome = self._judge(question, status, body)
             detail = "" if outcome == "ok" else body[:160].decode(errors="replace")
         except TimeoutError:
@@ -123,7 +106,7 @@ class Load:
             outcome, detail = "reset", f"{type(error).__name__}: {error}"
         finally:
             self.in_flight -= 1
-        self.ledger.entries.append(Entry(number, due, self.now - due, outcome, status, detail))
+        self.decided.append(Entry(number, due, self.now - due, outcome, status, detail))
 
     @staticmethod
     def _judge(question: Question, status: int, body: bytes) -> str:
@@ -131,12 +114,13 @@ class Load:
             return "ok" if question.answer is None or body == question.answer else "wrong"
         return "refused" if status in _REFUSALS else str(status)
 
-    async def _exchange(self, question: Question, number: int) -> tuple[int, bytes]:
+    async def exchange(self, question: Question, number: int) -> tuple[int, bytes]:
+        """One request and its answer."""
         line = await self._line()
         kept = False
         try:
             fields = [("Content-Type", "application/json"), ("X-Request-Id", f"load-{self.seed}-{number}")]
-            lines = [f"{name}: {value}\r\n" for name, value in (*fields, *question.headers, *self.headers())]
+            lines = [f"{name}: {value}\r\n" for name, value in (*fields, *question.headers, *self.headers)]
             host = urlsplit(self.url).netloc
             head = f"POST {question.path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(question.body)}\r\n"
             line.writer.write((head + "".join(lines) + "\r\n").encode() + question.body)
@@ -170,19 +154,146 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
     return int(first.split(" ")[1]), body, fields.get("connection", "").lower() != "close"
 
 
+@dataclass
+class Load:
+    """A load under way: its own process, whose ledger comes in while it runs."""
+
+    url: str
+    questions: Sequence[Question]
+    rate: float
+    deadline_s: float
+    seed: int
+    headers: Sequence[tuple[str, str]] = ()
+    ledger: Ledger = field(default_factory=Ledger)
+    in_flight: int = 0
+    _began: float = 0.0
+    _process: "subprocess.Popen[bytes] | None" = None
+    _reader: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.load"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+        self._began = time.perf_counter()
+        asked = [asdict(question) for question in self.questions]
+        for each in asked:
+            each["body"], each["answer"] = each["body"].decode(), each["answer"] and each["answer"].decode()
+        order = {"url": self.url, "questions": asked, "rate": self.rate, "deadline_s": self.deadline_s}
+        self._order({**order, "seed": self.seed, "began": self._began, "headers": self.headers})
+        self._reader = threading.Thread(target=self._read, name="ledger", daemon=True)
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._began
+
+    def use(self, *headers: tuple[str, str]) -> None:
+        """Send these headers from now on."""
+        self._order({"headers": headers})
+
+    def stop(self) -> None:
+        """Send nothing more, and wait for what is out."""
+        if self._process is None or self._reader is None or self._process.stdin is None:
+            return
+        with suppress(OSError):
+            self._process.stdin.close()
+        self._reader.join(self.deadline_s + 30)
+        with self._process:
+            self._process.kill()
+        self._process = None
+
+    def wait_s(self, seconds: float) -> None:
+        """Let that much time of load pass."""
+        time.sleep(max(0.0, seconds))
+
+    def wait_for(self, count: int, *, limit_s: float = 120.0) -> None:
+        """Until that many more were decided."""
+        goal, end = len(self.ledger.entries) + count, time.monotonic() + limit_s
+        while len(self.ledger.entries) < goal:
+            assert time.monotonic() < end, f"only {len(self.ledger.entries)} of {goal} requests were decided"
+            time.sleep(0.05)
+
+    def _order(self, order: Mapping[str, object]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            told = json.loads(line)
+            self.in_flight = told["in_flight"]
+            self.ledger.entries += [Entry(*row) for row in told["decided"]]
+
+
+def main() -> None:
+    """The client's process: orders by line on standard input, the ledger by line on standard output."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    order = json.loads(sys.stdin.readline())
+    asked = [_question(each) for each in order.pop("questions")]
+    trusting = None
+    if order["url"].startswith("https:"):
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    client = Client(questions=asked, tls=trusting, **order)
+
+    def follow() -> None:
+        for line in sys.stdin:
+            client.headers = json.loads(line)["headers"]
+        client.over = True
+
+    threading.Thread(target=follow, daemon=True).start()
+    asyncio.run(_tell(client))
+
+
+async def _tell(client: Client) -> None:
+    work = asyncio.get_running_loop().create_task(client.run())
+    while True:
+        done = work.done()
+        decided, client.decided = client.decided, []
+        rows = [[e.number, e.due, e.latency, e.outcome, e.status, e.detail] for e in decided]
+        sys.stdout.write(json.dumps({"in_flight": client.in_flight, "decided": rows}) + "\n")
+        sys.stdout.flush()
+        if done:
+            return work.result()
+        await asyncio.sleep(_TELL_EVERY_S)
+
+
+def _question(given: Mapping[str, Any]) -> Question:
+    answer = None if given["answer"] is None else given["answer"].encode()
+    headers = tuple((name, value) for name, value in given["headers"])
+    return Question(given["path"], given["body"].encode(), answer, headers)
+
+
 def right_answers(url: str, questions: Sequence[Question]) -> list[Question]:
     """The same questions with the answers that the platform gives before any fault."""
 
     async def ask() -> list[Question]:
-        load, found = Load(url, questions, 1.0, 30.0, 0), []
+        client, found = Client(url, questions, 1.0, 30.0, 0, time.perf_counter()), []
         for question in questions:
-            status, body = await load._exchange(question, 0)
+            status, body = await client.exchange(question, 0)
             assert status == 200, body
             found.append(Question(question.path, question.body, body, question.headers))
-        for line in load._idle:
-            line.writer.close()
-            with suppress(OSError):
-                await line.writer.wait_closed()
+        client.close()
+        await asyncio.sleep(0)
         return found
 
     return asyncio.run(ask())
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ from tests.faults.load import Question, right_answers
 from modelyard.client import Client
 from modelyard.foundation.documents import to_json
 from modelyard.foundation.environments import Environment, base_interpreter
+from modelyard.foundation.supervision.adoption import read_left
 from modelyard.testing.platform import Platform, wait_until
 
 _VALUES = 8
@@ -48,13 +49,9 @@ class Service:
 
     def worker_pids(self) -> list[int]:
         """Process ids of its isolated workers that live now."""
-        found = []
-        title = f"modelyard: model-worker {self.name} "
-        for process in psutil.process_iter(["cmdline"]):
-            line = " ".join(process.info["cmdline"] or ())
-            if line.startswith(title) and self.stand.owns(process):
-                found.append(process.pid)
-        return sorted(found)
+        mark = f"model-worker default.{self.name}."
+        children = read_left(self.stand.platform.places.run / "children.json")
+        return sorted(child.pid for child in children if child.name.startswith(mark) and child.is_alive())
 
     def order(self, orders: Mapping[str, Any]) -> None:
         """Tell its own code how to behave from now on."""
@@ -191,5 +188,5 @@ def within(condition: Any, *, limit_s: float) -> float:
     while time.monotonic() - began < limit_s:
         if condition():
             return time.monotonic() - began
-        time.sleep(0.02)
+        time.sleep(0.05)
     return limit_s

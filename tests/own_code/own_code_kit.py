@@ -180,8 +180,8 @@ def running_worker(place: Path, source: str, *, policy: CodePolicy | None = None
         if worker.channel is not None:
             worker.channel.close()
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
         path.unlink(missing_ok=True)
         subprocess.run(["rm", "-rf", f"{path}.d"], check=False)
 

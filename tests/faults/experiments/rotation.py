@@ -34,7 +34,6 @@ def rotation(run: Run) -> None:
         client.upload(models.linear(place / "m1.onnx"), name="m1")
         client.deploy("m1")
     old, new = control.key("old"), control.key("new")
-    held = {"key": old["key"]}
     asked = [Question("/v2/models/m1/infer", question(float(value))) for value in range(1, 9)]
     load = Load(
         stand.platform.inference_url,
@@ -42,12 +41,11 @@ def rotation(run: Run) -> None:
         run.scale.rate,
         10.0,
         run.seed,
-        headers=lambda: [("Authorization", f"Bearer {held['key']}")],
-        tls=_trusting(),
+        headers=[_with(old)],
     )
     with load:
         run.steady(load)
-        run.inject("clients take the new key", lambda: held.update(key=new["key"]))
+        run.inject("clients take the new key", lambda: load.use(_with(new)))
         load.wait_s(1.0)
         run.inject("a new certificate", lambda: _issue(certificate, private, serial=2))
         taken = within(lambda: _serial(stand) == 2, limit_s=60.0)
@@ -99,11 +97,8 @@ def _refused_everywhere(stand: Stand, key: str, began: float) -> float:
     return time.monotonic() - began
 
 
-def _trusting() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+def _with(key: dict[str, str]) -> tuple[str, str]:
+    return "Authorization", f"Bearer {key['key']}"
 
 
 def _serial(stand: Stand) -> int:

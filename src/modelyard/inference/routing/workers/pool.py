@@ -304,7 +304,8 @@ class WorkerPool:
         now = perf_counter()
         while self._parked and any(self._may_take(each, self._parked[0], now) for each in self._live):
             before = len(self._parked)
-            self._assign(self._parked.popleft(), "first")
+            job = self._parked.popleft()
+            self._assign(job, "retry" if job.tries else "first")
             if len(self._parked) >= before:
                 return
 
