@@ -27,7 +27,8 @@ from modelyard.domain.tensors import DataType, TensorSpec
 from modelyard.foundation.http import EdgeLimits, EdgeSettings, Reply, Request
 from modelyard.foundation.http.connection import Connection
 from modelyard.foundation.http.edge import Edge
-from modelyard.foundation.http2 import Call, UnaryMethods
+from modelyard.foundation.http.turns import Turn
+from modelyard.foundation.http2 import Call, Methods
 from modelyard.foundation.http2.connection import Http2Connection
 from modelyard.foundation.http2.limits import Http2Limits
 from modelyard.foundation.http2.outflow import Turns
@@ -72,7 +73,8 @@ class Http:
 
     def _run(self, data: bytes, pieces: int) -> tuple[list[Any], list[int]]:
         self._seen = []
-        sent = bytes(feed(Connection(self._edge, self._handle), data, pieces).sent)
+        connection = Connection(self._edge, self._handle, Turn(self._edge))
+        sent = bytes(feed(connection, data, pieces).sent)
         statuses = _whole_answers(sent)
         assert len(statuses) <= len(self._seen) + 1, "more answers than requests and one refusal"
         assert 500 not in statuses, "a failure of ours"
@@ -111,7 +113,7 @@ class Http2:
         loop = asyncio.new_event_loop()
         self._loop = loop
         self._shared = Shared(Edge(EdgeSettings(limits=EdgeLimits()), loop), Http2Limits(), Turns(loop))
-        self._methods = UnaryMethods({b"/t.T/Echo": self._echo})
+        self._methods = Methods({b"/t.T/Echo": self._echo}, {})
         self._seen: list[tuple[bytes, bytes]] = []
 
     def __call__(self, data: bytes) -> None:

@@ -170,6 +170,8 @@ class Connection(asyncio.Protocol):
         for kind, number, payload in self._reader.feed(data):
             if kind is Kind.RUN:
                 self._worker.run(payload, number, self)
+            elif kind is Kind.STREAM:
+                self.write(frame(Kind.FAILURE, number, _pack(Failure(text="this runtime gives one answer"))))
             elif kind is Kind.DROP:
                 self.dropped.add(number)
             elif kind is Kind.PING:

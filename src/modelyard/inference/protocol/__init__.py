@@ -17,6 +17,7 @@ from modelyard.inference.protocol.asking import (
 from modelyard.inference.protocol.datatypes import to_raw
 from modelyard.inference.protocol.errors import STATUS, status_of, write_error
 from modelyard.inference.protocol.forms import Form, Forms, Lot, forms_of
+from modelyard.inference.protocol.generate import read_generate, write_generate
 from modelyard.inference.protocol.metadata import (
     ModelStatistics,
     Spent,
@@ -54,6 +55,7 @@ __all__ = [
     "parse_json_size",
     "read_answer",
     "read_described",
+    "read_generate",
     "read_infer",
     "read_mlflow",
     "read_tensors",
@@ -66,6 +68,7 @@ __all__ = [
     "to_raw",
     "typed_outputs",
     "write_error",
+    "write_generate",
     "write_infer",
     "write_mlflow",
     "write_question",

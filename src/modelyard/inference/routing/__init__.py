@@ -8,6 +8,7 @@ from modelyard.inference.routing.services import Entry, Service
 from modelyard.inference.routing.store import TableStore
 from modelyard.inference.routing.switchboard import BoardOptions, Switchboard
 from modelyard.inference.routing.table_checks import read_table
+from modelyard.inference.routing.workers import Flow
 
 __all__ = [
     "FAMILIES",
@@ -17,6 +18,7 @@ __all__ = [
     "Changes",
     "ControlLink",
     "Entry",
+    "Flow",
     "ServedBackend",
     "Service",
     "Switchboard",

@@ -104,7 +104,8 @@ class ServedBackend:
     @property
     def pending(self) -> int:
         """Calls in hand."""
-        return self.batcher.pending if self.batcher is not None else 0
+        streaming = self.workers.streaming if self.workers is not None else 0
+        return streaming + (self.batcher.pending if self.batcher is not None else 0)
 
     def equip(
         self, package: ServingPackage, runner: Runner, batching: Batching, *, release: Callable[[], None]

@@ -3,9 +3,10 @@
 A frame is its length (u32, of all that follows), a kind (u8), a number that pairs an answer with its question (u64),
 and a payload. The number of a hello is that of the connection, as the worker's diary names it. A run's payload begins
 with the milliseconds that its callers still wait (u32): a worker does not begin what nobody waits for, nor what was
-dropped, and says so. Every run is answered once. Tensors are a MessagePack head (name, dtype, shape, bytes of each)
-and their raw memory, little-endian and row-major; BYTES elements carry a u32 length, as in V2's binary form. Both ends
-are ours and of one version.
+dropped, and says so. Every run is answered once. A stream is asked as a run is; its answer is any number of parts and
+an end, a failure, or that it was dropped: the worker sends eight parts unasked, and one for each `MORE`. Tensors are a
+MessagePack head (name, dtype, shape, bytes of each) and their raw memory, little-endian and row-major; BYTES elements
+carry a u32 length, as in V2's binary form. Both ends are ours and of one version.
 """
 
 import struct
@@ -34,6 +35,10 @@ class Kind(IntEnum):
     PONG = 6
     DROP = 7
     DROPPED = 8
+    STREAM = 9
+    PART = 10
+    END = 11
+    MORE = 12
 
 
 class Hello(msgspec.Struct, kw_only=True):
@@ -45,6 +50,7 @@ class Hello(msgspec.Struct, kw_only=True):
     memory_bytes: int
     load_s: float
     run_s: float
+    streams: bool = False
 
 
 class Failure(msgspec.Struct, kw_only=True):
@@ -75,10 +81,10 @@ def frame(kind: Kind, number: int, payload: bytes = b"") -> bytes:
     return _PREFIX.pack(_BESIDE_LENGTH + len(payload), kind, number) + payload
 
 
-def run_frame(number: int, payload: bytes, *, left_ms: int) -> bytes:
+def run_frame(number: int, payload: bytes, *, left_ms: int, kind: Kind = Kind.RUN) -> bytes:
     """A question: tensors, and how long their callers wait."""
     return b"".join(
-        (_PREFIX.pack(_BESIDE_LENGTH + _LENGTH.size + len(payload), Kind.RUN, number), _LENGTH.pack(left_ms), payload)
+        (_PREFIX.pack(_BESIDE_LENGTH + _LENGTH.size + len(payload), kind, number), _LENGTH.pack(left_ms), payload)
     )
 
 

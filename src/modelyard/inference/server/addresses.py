@@ -22,6 +22,8 @@ class Page(StrEnum):
     MODEL_CONFIG = "model_config"
     MODEL_STATS = "model_stats"
     INFER = "infer"
+    GENERATE = "generate"
+    GENERATE_STREAM = "generate_stream"
     INDEX = "index"
     LOAD = "load"
     UNLOAD = "unload"
@@ -40,7 +42,10 @@ class Page(StrEnum):
 
 RELAYED: Final = frozenset({Page.CHAT, Page.COMPLETIONS, Page.EMBEDDINGS})
 """Pages of the OpenAI dialect that services with an upstream answer."""
-POSTED: Final = RELAYED | {Page.INFER, Page.INDEX, Page.LOAD, Page.UNLOAD, Page.PREDICT, Page.INVOCATIONS}
+POSTED: Final = RELAYED | {
+    *(Page.INFER, Page.GENERATE, Page.GENERATE_STREAM, Page.INDEX, Page.LOAD, Page.UNLOAD, Page.PREDICT),
+    Page.INVOCATIONS,
+}
 """Pages that take POST; all others take GET and HEAD."""
 CHANGED: Final = frozenset({Page.LOGGING})
 """Pages that take both: what stands there can be read and set."""
@@ -88,6 +93,8 @@ _OF_MODEL: Final[Mapping[tuple[str, ...], Page]] = {
     ("config",): Page.MODEL_CONFIG,
     ("stats",): Page.MODEL_STATS,
     ("infer",): Page.INFER,
+    ("generate",): Page.GENERATE,
+    ("generate_stream",): Page.GENERATE_STREAM,
 }
 _V1_HINT: Final = (
     "of the OpenAI API there are /v1/models, /v1/chat/completions, /v1/completions and /v1/embeddings, for services"

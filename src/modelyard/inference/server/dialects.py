@@ -12,9 +12,11 @@ from modelyard.inference.protocol import (
     InferRequest,
     Signature,
     parse_json_size,
+    read_generate,
     read_infer,
     read_mlflow,
     read_v1,
+    write_generate,
     write_infer,
     write_mlflow,
     write_v1,
@@ -82,3 +84,22 @@ def _write_mlflow(call: InferCall, outputs: Mapping[str, Array]) -> Encoded:
 
 V1: Final = Dialect(("application/json",), _read_v1, _write_v1)
 MLFLOW: Final = Dialect(("application/json", "text/csv"), _read_mlflow, _write_mlflow)
+
+
+def _read_generate(body: bytes, fields: Fields, signature: Signature) -> InferRequest:
+    return read_generate(body, signature=signature)
+
+
+def _write_generate(call: InferCall, outputs: Mapping[str, Array]) -> Encoded:
+    backend = call.backend
+    assert backend.signature is not None
+    return write_generate(
+        call.parsed,
+        outputs,
+        signature=backend.signature,
+        version=backend.backend.version,
+        model_name=backend.key.service,
+    )
+
+
+GENERATE: Final = Dialect(("application/json",), _read_generate, _write_generate)

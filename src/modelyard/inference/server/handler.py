@@ -20,12 +20,13 @@ from modelyard.inference.protocol import parse_json_size
 from modelyard.inference.routing import Service, Switchboard
 from modelyard.inference.server.addresses import CHANGED, OPEN, POSTED, RELAYED, Address, Page, read_address
 from modelyard.inference.server.answers import send_error
-from modelyard.inference.server.dialects import MLFLOW, V1, V2, Dialect
+from modelyard.inference.server.dialects import GENERATE, MLFLOW, V1, V2, Dialect
 from modelyard.inference.server.events import MARK
 from modelyard.inference.server.openai import OpenAiDoor
 from modelyard.inference.server.pages import Pages
 from modelyard.inference.server.predicting import INFER_TYPES, Asked, AskedTogether, ask, take
 from modelyard.inference.server.reach import service_to_ask, unreachable
+from modelyard.inference.server.streams import StreamDoor
 
 _ANY: Final = frozenset({None, b"*/*"})
 _OF_ONE: Final = frozenset({MARK, b"priority", b"x-request-timeout-ms"})
@@ -40,6 +41,7 @@ class InferenceHandler:
         self._board = board
         self._pages = pages
         self._openai = OpenAiDoor(board)
+        self._streams = StreamDoor(board)
         self._infer: dict[str, dict[str, Service]] = {}
         self._kinds: dict[tuple[str, bytes | None, int | None], _Kind] = {}
 
@@ -126,6 +128,8 @@ class InferenceHandler:
         if predicts is not None:
             service = self._service_for(address, caller)
             ask(Asked(request, reply, service, caller, predicts, address.version))
+        elif page is Page.GENERATE_STREAM:
+            self._streams.answer(address, request, reply, caller)
         elif page in RELAYED:
             self._openai.answer(address, request, reply, caller)
         else:
@@ -167,7 +171,12 @@ class _Kind:
         self._handler.take(self, arrivals, turn)
 
 
-_PREDICTS: Final[Mapping[Page, Dialect]] = {Page.INFER: V2, Page.PREDICT: V1, Page.INVOCATIONS: MLFLOW}
+_PREDICTS: Final[Mapping[Page, Dialect]] = {
+    Page.INFER: V2,
+    Page.PREDICT: V1,
+    Page.INVOCATIONS: MLFLOW,
+    Page.GENERATE: GENERATE,
+}
 
 
 class _Everywhere(dict[str, Service]):

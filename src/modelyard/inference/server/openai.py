@@ -80,8 +80,8 @@ class OpenAiDoor:
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
-        def end() -> None:
-            task.cancel()
+        def end() -> None:  # not before its first step: what never began could not book its end
+            task.get_loop().call_soon(task.cancel)
 
         reply.on_disconnect(end)
 

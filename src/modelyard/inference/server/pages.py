@@ -38,6 +38,7 @@ _STATES: Final = {BackendState.READY: "READY", BackendState.LOADING: "LOADING"}
 EXTENSIONS: Final = (
     "binary_tensor_data",
     "classification",
+    "generate",
     "logging",
     "model_configuration",
     "model_repository",

@@ -81,7 +81,7 @@ def ask(asked: Asked) -> None:
         parsed = dialect.read(request.body, fields, backend.signature)
         patience = fields.get(b"x-request-timeout-ms")
         if patience is not None:
-            parsed.timeout_us = _shorter(parsed.timeout_us, patience)
+            parsed.timeout_us = shorter(parsed.timeout_us, patience)
     except ModelyardError as error:
         service.leave(gate)
         measures.rejected(error.code)
@@ -136,7 +136,7 @@ def _picked(arrivals: list[Arrival], lot: Lot) -> list[Arrival]:
     return arrivals if len(lot.picked) == len(arrivals) else [arrivals[index] for index in lot.picked]
 
 
-def _shorter(timeout_us: int, patience: bytes) -> int:
+def shorter(timeout_us: int, patience: bytes) -> int:
     """The shorter of the body's `timeout` (0: none) and the header's milliseconds."""
     if not patience.isdigit() or len(patience) > _MOST_DIGITS or not int(patience):
         raise BadHeader(

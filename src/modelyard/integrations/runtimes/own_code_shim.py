@@ -2,17 +2,18 @@
 
     python -I -S -B own_code_shim.py CONFIG.json
 
-One file for Python 3.9 and later that needs NumPy and nothing of ours: it is started by path, in an environment where
-Modelyard is not installed. It raises the last wall (seccomp) before any package or model code is imported, loads the
-model once, listens on the socket that it was given, and answers frames (`inference/routing/frames.py`) one at a time.
-While a run takes long, a second thread says that the process lives; a run that takes too long ends the process.
+For Python 3.9 and later; needs NumPy and, of ours, only `own_code_frames.py` beside it: both are found by path, in an
+environment where Modelyard is not installed. It raises the last wall (seccomp) before any package or model code is
+imported, loads the model once, listens on the socket that it was given, and answers frames one at a time. While a run
+takes long, a second thread says that the process lives; a run that takes too long ends the process.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN202, ANN204, B905, BLE001, D102, FBT003, ICN001, PLR2004, PLW0603, PTH123, SIM105, SLF001, T201, UP031
+# ruff: noqa: ANN001, ANN201, ANN202, ANN204, B905, BLE001, D102, FBT003, ICN001, PLR2004, PLW0603, PTH100, PTH118, PTH120, PTH123, SIM105, SLF001, T201, UP031
 # mypy: ignore-errors
 # It runs on interpreters from 3.9 on, outside our own process: plain constructs, no annotations to evaluate.
 import collections
 import ctypes
+import importlib.util
 import json
 import mmap
 import os
@@ -25,12 +26,15 @@ import threading
 import time
 import traceback
 
-HELLO, RUN, ANSWER, FAILURE, PING, PONG, DROP, DROPPED = 1, 2, 3, 4, 5, 6, 7, 8
+_BESIDE = importlib.util.spec_from_file_location(
+    "own_code_frames", os.path.join(os.path.dirname(os.path.abspath(__file__)), "own_code_frames.py")
+)
+frames = importlib.util.module_from_spec(_BESIDE)
+_BESIDE.loader.exec_module(frames)
+
+WINDOW = 8
 EXIT_REFUSED = 78
 EXIT_HUNG = 70
-_PREFIX = struct.Struct("<IBQ")
-_LENGTH = struct.Struct("<I")
-_BESIDE_LENGTH = _PREFIX.size - _LENGTH.size
 _CHUNK = 1 << 18
 _TEXT = 2000
 _HEARTBEAT_S = 1.0
@@ -55,124 +59,6 @@ class AnswerUnfit(Exception):
     """What `predict` gave is not what the configuration promises."""
 
 
-# The part of MessagePack (its specification, "Formats") that frames are made of.
-
-
-def pack(value):
-    """MessagePack of None, truth, numbers, text, lists and mappings."""
-    out = bytearray()
-    _pack(value, out)
-    return bytes(out)
-
-
-def _pack(value, out):
-    if value is None:
-        out.append(0xC0)
-    elif isinstance(value, bool):
-        out.append(0xC3 if value else 0xC2)
-    elif isinstance(value, float):
-        out += b"\xcb" + struct.pack(">d", value)
-    elif isinstance(value, int):
-        out += b"\xd3" + struct.pack(">q", value) if not 0 <= value < 128 else bytes((value,))
-    elif isinstance(value, str):
-        data = value.encode()
-        out += b"\xdb" + struct.pack(">I", len(data)) + data
-    elif isinstance(value, dict):
-        out += b"\xdf" + struct.pack(">I", len(value))
-        for key, item in value.items():
-            _pack(key, out)
-            _pack(item, out)
-    else:
-        out += b"\xdd" + struct.pack(">I", len(value))
-        for item in value:
-            _pack(item, out)
-
-
-_SIZED = {0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
-_TEXTS = {0xD9: ">B", 0xDA: ">H", 0xDB: ">I"}
-_LISTS = {0xDC: ">H", 0xDD: ">I"}
-
-
-def unpack(data, at=0):
-    """(value, where it ends) of text, whole numbers and lists."""
-    kind = data[at]
-    at += 1
-    if kind < 0x80:
-        return kind, at
-    if 0x90 <= kind < 0xA0:
-        return _unpack_list(data, at, kind & 0x0F)
-    if 0xA0 <= kind < 0xC0:
-        end = at + (kind & 0x1F)
-        return data[at:end].decode(), end
-    if kind in _SIZED:
-        form = _SIZED[kind]
-        return struct.unpack_from(form, data, at)[0], at + struct.calcsize(form)
-    if kind in _TEXTS:
-        form = _TEXTS[kind]
-        size = struct.unpack_from(form, data, at)[0]
-        at += struct.calcsize(form)
-        return data[at : at + size].decode(), at + size
-    if kind in _LISTS:
-        form = _LISTS[kind]
-        return _unpack_list(data, at + struct.calcsize(form), struct.unpack_from(form, data, at)[0])
-    raise ValueError("a frame holds what frames do not hold")
-
-
-def _unpack_list(data, at, count):
-    items = []
-    for _ in range(count):
-        item, at = unpack(data, at)
-        items.append(item)
-    return items, at
-
-
-def frame(kind, number, payload=b""):
-    """A whole frame."""
-    return _PREFIX.pack(_BESIDE_LENGTH + len(payload), kind, number) + payload
-
-
-def unpack_tensors(payload):
-    """Arrays by name; numbers share the payload's memory and are read-only."""
-    size = _LENGTH.unpack_from(payload)[0]
-    at = _LENGTH.size + size
-    heads, _ = unpack(payload[_LENGTH.size : at])
-    tensors = {}
-    for name, kind, shape, length in heads:
-        if kind == "O":
-            tensors[name] = _unpack_texts(payload[at : at + length]).reshape(shape)
-        else:
-            dtype = numpy.dtype(kind)
-            tensors[name] = numpy.frombuffer(payload, dtype, length // dtype.itemsize, at).reshape(shape)
-        at += length
-    return tensors
-
-
-def pack_tensors(tensors):
-    """Arrays by name as a payload."""
-    heads, bodies = [], []
-    for name, array in tensors.items():
-        if array.dtype.hasobject:
-            body, kind = b"".join(_LENGTH.pack(len(item)) + item for item in array.ravel()), "O"
-        else:
-            body, kind = numpy.ascontiguousarray(array).tobytes(), array.dtype.str
-        heads.append([name, kind, list(array.shape), len(body)])
-        bodies.append(body)
-    head = pack(heads)
-    return b"".join((_LENGTH.pack(len(head)), head, *bodies))
-
-
-def _unpack_texts(data):
-    values, at = [], 0
-    while at < len(data):
-        size = _LENGTH.unpack_from(data, at)[0]
-        at += _LENGTH.size
-        values.append(data[at : at + size])
-        at += size
-    array = numpy.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
 class Model:
     """The code of the bundle, between the arrays of requests and those of answers."""
 
@@ -191,10 +77,25 @@ class Model:
         if loaded is not None:
             predict.model = loaded
         self._predict = predict.predict
+        self._predict_stream = getattr(predict, "predict_stream", None)
+        self.streams = self._predict_stream is not None
 
     def run(self, tensors):
         """The promised outputs for one batch."""
-        answer = self._predict(self._frame(tensors) if self.as_frame else tensors)
+        return self._promised(self._predict(self._frame(tensors) if self.as_frame else tensors))
+
+    def stream(self, tensors):
+        """The promised outputs of one request, part by part; closing it closes what the code gave."""
+        if self._predict_stream is None:
+            raise AnswerUnfit("predict.py has no predict_stream")
+        parts = iter(self._predict_stream(self._frame(tensors) if self.as_frame else tensors))
+        try:
+            for part in parts:
+                yield self._promised(part)
+        finally:
+            getattr(parts, "close", lambda: None)()
+
+    def _promised(self, answer):
         named = self._named(answer)
         answers = {spec["name"]: _fit(named, spec) for spec in self.outputs}
         return _labelled(answers, self.labelling) if self.labelling else answers
@@ -286,6 +187,8 @@ class Connection:
         self.channel = channel
         self.number = number
         self.dropped = set()
+        self.allowed = {}
+        self.gone = False
         self.buffer = bytearray()
         self.lock = threading.Lock()
 
@@ -299,12 +202,12 @@ class Connection:
     def frames(self, data):
         buffer = self.buffer
         buffer += data
-        while len(buffer) >= _PREFIX.size:
-            length, kind, number = _PREFIX.unpack_from(buffer)
-            end = _LENGTH.size + length
+        while len(buffer) >= frames.PREFIX.size:
+            length, kind, number = frames.PREFIX.unpack_from(buffer)
+            end = frames.LENGTH.size + length
             if len(buffer) < end:
                 return
-            payload = bytes(memoryview(buffer)[_PREFIX.size : end])
+            payload = bytes(memoryview(buffer)[frames.PREFIX.size : end])
             del buffer[:end]
             yield kind, number, payload
 
@@ -349,17 +252,22 @@ class Server:
         self.selector.register(self.listener, selectors.EVENT_READ, None)
         self.selector.register(wake, selectors.EVENT_READ, wake)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        self.wake = wake
         while not self.stopping:
-            for key, _ in self.selector.select(0 if self.waiting else None):
-                if key.data is None:
-                    self._accept()
-                elif key.data is wake:
-                    wake.recv(64)
-                else:
-                    self._read(key.data)
+            self._listen(0 if self.waiting else None)
             self._run_next()
         while self.waiting:
             self._run_next()
+
+    def _listen(self, wait_s):
+        """Take what comes within that time; None waits for something."""
+        for key, _ in self.selector.select(wait_s):
+            if key.data is None:
+                self._accept()
+            elif key.data is self.wake:
+                self.wake.recv(64)
+            else:
+                self._read(key.data)
 
     def _stop(self, number, stack):
         self.stopping = True
@@ -374,7 +282,7 @@ class Server:
         connection = Connection(channel, self.accepted)
         self.connections[channel.fileno()] = connection
         self.selector.register(channel, selectors.EVENT_READ, connection)
-        connection.send(frame(HELLO, connection.number, self.hello))
+        connection.send(frames.frame(frames.HELLO, connection.number, self.hello))
 
     def _read(self, connection):
         try:
@@ -382,42 +290,89 @@ class Server:
         except OSError:
             data = b""
         if not data:
+            connection.gone = True
             self.selector.unregister(connection.channel)
             self.connections.pop(connection.channel.fileno(), None)
             connection.channel.close()
             return
         for kind, number, payload in connection.frames(data):
-            if kind == RUN:
-                until = time.monotonic() + _LENGTH.unpack_from(payload)[0] / 1000
-                self.waiting.append((connection, number, payload[_LENGTH.size :], until))
-            elif kind == DROP:
+            if kind in (frames.RUN, frames.STREAM):
+                until = time.monotonic() + frames.LENGTH.unpack_from(payload)[0] / 1000
+                work = self._stream if kind == frames.STREAM else self._run
+                self.waiting.append((work, connection, number, payload[frames.LENGTH.size :], until))
+            elif kind == frames.MORE:
+                connection.allowed[number] = connection.allowed.get(number, 0) + 1
+            elif kind == frames.DROP:
                 connection.dropped.add(number)
-            elif kind == PING:
-                connection.send(frame(PONG, number))
+            elif kind == frames.PING:
+                connection.send(frames.frame(frames.PONG, number))
 
     def _run_next(self):
         """The oldest run that somebody waits for still."""
         if not self.waiting:
             return
-        connection, number, payload, until = self.waiting.popleft()
+        work, connection, number, payload, until = self.waiting.popleft()
         if number in connection.dropped or time.monotonic() >= until:
             connection.dropped.discard(number)
-            connection.send(frame(DROPPED, number))
+            connection.send(frames.frame(frames.DROPPED, number))
             return
         self.diary.note(connection.number, number)
-        self._run(connection, number, payload)
+        work(connection, number, payload, until)
         self.diary.note(0, 0)
 
-    def _run(self, connection, number, payload):
+    def _stream(self, connection, number, payload, until):
+        """Send part by part, never more than the other end allows, as long as somebody wants them."""
+        connection.allowed[number] = WINDOW
+        parts, last = None, frames.frame(frames.END, number)
+        try:
+            self.busy = (time.monotonic(), connection, number)
+            parts = self.model.stream(frames.unpack_tensors(payload))
+            for tensors in parts:
+                self.busy = None  # waiting for the other end is not the code's time
+                connection.send(frames.frame(frames.PART, number, frames.pack_tensors(tensors)))
+                connection.allowed[number] -= 1
+                if not self._may_go_on(connection, number, until):
+                    last = frames.frame(frames.DROPPED, number)
+                    break
+                self.busy = (time.monotonic(), connection, number)
+        except Exception as error:
+            last = self._failure(error, number)
+        try:
+            if parts is not None:
+                parts.close()
+        except Exception:
+            traceback.print_exc(limit=-8)
+        self.busy = None
+        connection.allowed.pop(number, None)
+        connection.dropped.discard(number)
+        connection.send(last)
+
+    def _may_go_on(self, connection, number, until):
+        """Wait until one more part is allowed; False when nobody wants it any more."""
+        self._listen(0)
+        while True:
+            left_s = until - time.monotonic()
+            if connection.gone or number in connection.dropped or left_s <= 0:
+                return False
+            if connection.allowed[number] > 0:
+                return True
+            self._listen(min(left_s, 1.0))
+
+    def _failure(self, error, number):
+        traceback.print_exc(limit=-8)
+        text = ("%s: %s" % (type(error).__name__, error))[:_TEXT]
+        transient = isinstance(error, (ConnectionError, TimeoutError))
+        bound = "memory" if isinstance(error, MemoryError) else ""
+        return frames.frame(frames.FAILURE, number, frames.pack({"text": text, "transient": transient, "bound": bound}))
+
+    def _run(self, connection, number, payload, until):
         self.busy = (time.monotonic(), connection, number)
         try:
-            answer = frame(ANSWER, number, pack_tensors(self.model.run(unpack_tensors(payload))))
+            answer = frames.frame(
+                frames.ANSWER, number, frames.pack_tensors(self.model.run(frames.unpack_tensors(payload)))
+            )
         except Exception as error:
-            traceback.print_exc(limit=-8)
-            text = ("%s: %s" % (type(error).__name__, error))[:_TEXT]
-            transient = isinstance(error, (ConnectionError, TimeoutError))
-            bound = "memory" if isinstance(error, MemoryError) else ""
-            answer = frame(FAILURE, number, pack({"text": text, "transient": transient, "bound": bound}))
+            answer = self._failure(error, number)
         self.busy = None
         connection.send(answer)
 
@@ -436,11 +391,11 @@ class Server:
                 for thread, stack in sys._current_frames().items():
                     if thread == threading.main_thread().ident:
                         traceback.print_stack(stack, limit=-8)
-                connection.send(frame(FAILURE, number, pack({"text": text, "bound": "time"})))
+                connection.send(frames.frame(frames.FAILURE, number, frames.pack({"text": text, "bound": "time"})))
                 print(text, file=sys.stderr, flush=True)
                 os._exit(EXIT_HUNG)
             for each in list(self.connections.values()):
-                each.send(frame(PONG, 0))
+                each.send(frames.frame(frames.PONG, 0))
 
 
 def raise_wall(code):
@@ -549,6 +504,7 @@ def main(argv):
         "memory_bytes": max(0, memory_bytes() - before),
         "load_s": time.perf_counter() - began,
         "run_s": run_s,
+        "streams": model.streams,
     }
     listener = socket.socket(fileno=config["listener_fd"])
     listener.listen(64)
@@ -558,7 +514,7 @@ def main(argv):
         except BrokenPipeError:
             pass
         os.close(config["ready_fd"])
-    Server(model, listener, pack(hello), config["run_limit_s"], Diary(config["diary"])).serve()
+    Server(model, listener, frames.pack(hello), config["run_limit_s"], Diary(config["diary"])).serve()
     return 0
 
 

@@ -1,7 +1,7 @@
 """Serve own code (`predict.py` and `requirements.lock`) with the interpreter and the packages of its own environment.
 
 The code never enters a process of ours: this runtime names the program that runs in the worker's place. That program is
-`own_code_shim.py`, one file that is started by path and needs nothing of Modelyard.
+`own_code_shim.py`, which is started by path and needs nothing of Modelyard but the file of its frames.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from modelyard.foundation.environments import LOCK_FILE, Environments, environme
 from modelyard.ports.runtime import LoadOptions, Program
 
 SHIM: Final = Path(__file__).with_name("own_code_shim.py")
+FRAMES: Final = Path(__file__).with_name("own_code_frames.py")
 
 
 class PythonCode:
@@ -50,7 +51,7 @@ class PythonCode:
         return Program(
             command=(environment.python, "-I", "-S", "-B", str(SHIM)),
             settings=settings,
-            read=(SHIM, Path(environment.site).parent, Path(environment.python)),
+            read=(SHIM, FRAMES, Path(environment.site).parent, Path(environment.python)),
         )
 
 

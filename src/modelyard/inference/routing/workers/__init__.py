@@ -4,6 +4,7 @@ A request is the listener's until it is answered. What a dead worker had in hand
 successor, up to the deadline. What is decided stands in `health`, without clock or sockets; `pool` carries it out.
 """
 
+from modelyard.inference.routing.workers.flow import Flow
 from modelyard.inference.routing.workers.pool import PoolObserver, WorkerDied, WorkerFailed, WorkerPool
 
-__all__ = ["PoolObserver", "WorkerDied", "WorkerFailed", "WorkerPool"]
+__all__ = ["Flow", "PoolObserver", "WorkerDied", "WorkerFailed", "WorkerPool"]

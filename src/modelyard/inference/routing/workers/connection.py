@@ -12,6 +12,7 @@ import msgspec
 
 from modelyard.inference.routing.frames import FrameReader, Hello, Kind, frame, run_frame
 from modelyard.inference.routing.workers.diary import last_entry
+from modelyard.inference.routing.workers.flow import Flow
 from modelyard.inference.routing.workers.health import Record
 from modelyard.inference.routing.workers.job import Job
 
@@ -44,6 +45,9 @@ class Owner(Protocol):
     def heard(self, connection: "Connection") -> None:
         """A silent worker spoke."""
 
+    def freed(self, connection: "Connection") -> None:
+        """A stream is over: the worker can take other work."""
+
 
 class Connection(asyncio.Protocol):
     """One worker that is there. `jobs` are in the order in which they were sent."""
@@ -54,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.address = address
         self.jobs: dict[int, Job] = {}
+        self.flows: dict[int, Flow] = {}
         self.hello: Hello | None = None
         self.number = 0
         self.standing = Standing.WELL
@@ -80,10 +85,17 @@ class Connection(asyncio.Protocol):
                 self.number = number
                 self.hello = msgspec.msgpack.decode(payload, type=Hello)
                 self._owner.arrived(self)
+            elif number in self.flows:
+                self._flowed(number, kind, payload)
             elif kind in (Kind.ANSWER, Kind.FAILURE, Kind.DROPPED):
                 job = self.jobs.pop(number, None)
                 if job is not None:
                     self._owner.answered(self, job, kind, payload)
+
+    def _flowed(self, number: int, kind: Kind, payload: bytes) -> None:
+        if self.flows[number].take(kind, payload):
+            del self.flows[number]
+            self._owner.freed(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The worker is gone, or we let it go."""
@@ -99,6 +111,20 @@ class Connection(asyncio.Protocol):
         job.tries += 1
         left_ms = min(_LONGEST_MS, max(1, int((min(job.deadline, now + 86_400) - now) * 1000)))
         self._write(run_frame(job.number, job.payload, left_ms=left_ms))
+
+    def stream(self, flow: Flow, payload: bytes, *, left_s: float) -> None:
+        """Ask for an answer in parts."""
+        self.flows[flow.number] = flow
+        left_ms = min(_LONGEST_MS, max(1, int(left_s * 1000)))
+        self._write(run_frame(flow.number, payload, left_ms=left_ms, kind=Kind.STREAM))
+
+    def allow(self, number: int) -> None:
+        """One part of a stream was taken."""
+        self._write(frame(Kind.MORE, number))
+
+    def forget(self, number: int) -> None:
+        """Nobody wants the rest of a stream. Its worker is busy with it until it says that it has stopped."""
+        self._write(frame(Kind.DROP, number))
 
     def drop(self, job: Job) -> None:
         """Tell the worker that nobody waits for `job`: it forgets it unless it is under way."""

@@ -17,10 +17,12 @@ import msgspec
 import numpy as np
 
 from modelyard.domain.errors.inference import DeadlineExceeded, PoisonRequest, RunFailed, WorkersUnavailable
+from modelyard.domain.errors.platform import NotSupported
 from modelyard.domain.routing import Resilience
 from modelyard.inference.batching import Done, Terms
-from modelyard.inference.routing.frames import Failure, Hello, Kind, unpack_tensors
+from modelyard.inference.routing.frames import Failure, Hello, Kind, pack_tensors, unpack_tensors
 from modelyard.inference.routing.workers.connection import DEPTH, Connection, Standing
+from modelyard.inference.routing.workers.flow import Flow
 from modelyard.inference.routing.workers.health import (
     Breaker,
     HedgeBudget,
@@ -141,6 +143,37 @@ class WorkerPool:
         self._open[job.number] = job
         self._assign(job, "first")
 
+    @property
+    def streaming(self) -> int:
+        """Streams in hand."""
+        return sum(len(connection.flows) for connection in self._live)
+
+    def stream(self, request: dict[str, Array], *, left_s: float) -> Flow:
+        """Ask for an answer in parts; its worker does nothing else meanwhile.
+
+        Raises:
+            NotSupported: the model gives one answer only.
+            WorkersUnavailable: every worker is busy with a stream, or none is there.
+        """
+        if self.hellos and not any(hello.streams for hello in self.hellos):
+            raise NotSupported("this model gives one answer, not a stream of them", hint="POST …/generate or …/infer")
+        free = [each for each in self._live if each.standing is Standing.WELL and not each.flows]
+        if not free:
+            raise WorkersUnavailable(
+                "every worker of this model is busy with a stream",
+                hint="try again in a moment, or ask for more workers",
+            )
+        chosen = min(free, key=lambda each: len(each.jobs))
+        self._numbers += 1
+        flow = Flow(self._numbers, chosen)
+        chosen.stream(flow, pack_tensors(request), left_s=left_s)
+        return flow
+
+    def freed(self, connection: Connection) -> None:
+        """A stream is over."""
+        connection.turn_at = perf_counter()
+        self._changed()
+
     def close(self) -> None:
         """Let go of all connections."""
         for task in self._keepers.values():
@@ -165,6 +198,9 @@ class WorkerPool:
         """A connection ended; what the worker had in hand goes to another."""
         if connection in self._live:
             self._live.remove(connection)
+        for flow in connection.flows.values():
+            flow.end(_cut())
+        connection.flows.clear()
         culprit = connection.culprit() if connection.jobs else None
         jobs = list(connection.jobs.values())
         connection.jobs.clear()
@@ -312,16 +348,16 @@ class WorkerPool:
     # how the workers stand
 
     def _takes_work(self, connection: Connection, now: float) -> bool:
-        return connection.standing is Standing.WELL and not self._is_stuck(connection, now)
+        return connection.standing is Standing.WELL and not connection.flows and not self._is_stuck(connection, now)
 
     def _is_stuck(self, connection: Connection, now: float) -> bool:
         front = connection.front()
-        if front is None or now - connection.turn_at < _STUCK_AFTER_S:
+        if front is None or connection.flows or now - connection.turn_at < _STUCK_AFTER_S:
             return False
         return now - connection.turn_at > _STUCK_TAILS * (self._typical.tail_s(front.rows) or 0.0)
 
     def _may_take(self, connection: Connection, job: Job, now: float) -> bool:
-        if connection in job.holders or connection.standing is Standing.SILENT:
+        if connection in job.holders or connection.flows or connection.standing is Standing.SILENT:
             return False
         if connection.standing is Standing.ASIDE and any(each.standing is Standing.WELL for each in self._live):
             return False
@@ -487,6 +523,12 @@ def _lost() -> WorkersUnavailable:
         "the worker ended while it ran this request, which must not be run twice",
         hint="find out whether it took effect before you send it again",
     )
+    error.__cause__ = WorkerDied()
+    return error
+
+
+def _cut() -> RunFailed:
+    error = RunFailed("the worker ended in the middle of its answer", hint="the worker's log has the reason")
     error.__cause__ = WorkerDied()
     return error
 
