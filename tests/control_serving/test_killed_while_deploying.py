@@ -37,7 +37,7 @@ def dying(control: Control, step: str, armed: Path) -> Iterator[None]:
     try:
         yield
         assert control.process is not None
-        assert control.process.wait(60) == -9
+        assert control.process.wait(180) == -9
     finally:
         armed.unlink()
         control.stop()
@@ -85,7 +85,7 @@ def settled(serving: Serving, name: str) -> dict[str, Any]:
         acknowledged = next(each for each in document["conditions"] if each["type"] == "Acknowledged")
         return document["phase"] in ("serving", "canary") and bool(acknowledged["status"])
 
-    eventually(it_is)
+    eventually(it_is, within_s=180)
     return document
 
 
@@ -124,8 +124,9 @@ def test_killed_at_any_step_of_an_update_it_is_the_old_or_the_new_and_no_predict
         asked = step != "change.written"
         assert (document["live"], document["version"], document["goal"]) == ((2, "2", 2) if asked else (1, "1", 1))
     assert {status for status, _ in answers} == {200}
-    versions = [version for _, version in answers]
-    assert versions == sorted(versions, key=str)
+    for server in (0, 1):  # each goes over once; one may be before the other
+        versions = [str(version) for _, version in answers[server::2]]
+        assert versions == sorted(versions)
 
 
 @pytest.mark.parametrize("step", ["change.written", "change.committed", "reconcile.written", "reconcile.committed"])
