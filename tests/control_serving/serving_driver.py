@@ -73,12 +73,12 @@ def serving_in(place: Path, *, settings: str | None = None, **pace: float) -> It
                 command = [sys.executable, "-m", "modelyard.processes.model_server", "--config", str(path)]
                 servers.append(subprocess.Popen(command, stdout=log, stderr=log))
             files.append(file)
-        eventually(lambda: all(file.exists() for file in files))
+        eventually(lambda: all(file.exists() for file in files), within_s=180)
         running = Serving(control, servers, ["http://" + file.read_text().split()[0] for file in files])
         with control.client() as client:
             for number in range(1, 4):
                 client.post("/models/m/versions", files=bundle(bias=float(number))).raise_for_status()
-            eventually(lambda: len(client.get("/nodes").json()["items"][0]["servers"]) == 2)
+            eventually(lambda: len(client.get("/nodes").json()["items"][0]["servers"]) == 2, within_s=180)
         yield running
     finally:
         control.stop()
