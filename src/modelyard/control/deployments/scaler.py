@@ -49,6 +49,10 @@ class Scaler:
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scaler", daemon=True)
+        self._changed = threading.Event()  # services have: what is known of who is scaled may be old
+        self._changed.set()
+        self._any_scaled = False
+        self._leave = self._database.subscribe(store.TOPIC, self._changed.set)
         board.listen(self._woken.set)
 
     def start(self) -> None:
@@ -57,6 +61,7 @@ class Scaler:
 
     def stop(self) -> None:
         """End after the present look. Idempotent."""
+        self._leave()
         self._stopped.set()
         self._woken.set()
         if self._thread.is_alive():
@@ -68,12 +73,14 @@ class Scaler:
 
     def look(self) -> None:
         """Decide about every service whose number may move."""
-        if not self._board.is_complete:
+        if not self._board.is_complete or not (self._any_scaled or self._changed.is_set()):
             return
+        self._changed.clear()
         with self._database.read() as tx:
             services = [stored.service for stored in store.find_services(tx)]
             now = tx.now
         reports = self._board.alive()
+        self._any_scaled = any(_is_scaled(service) for service in services)
         seen = set()
         for service in services:
             if _moves(service):
@@ -151,5 +158,9 @@ def load_of(service: Service, reports: Sequence[ServerReport]) -> Load:
 
 def _moves(service: Service) -> bool:
     """Whether the number may be changed now: it follows something, and no revision is on its way."""
-    status = service.status
-    return status.phase is Phase.SERVING and status.live is not None and is_scaled(service.spec(status.live))
+    return service.status.phase is Phase.SERVING and _is_scaled(service)
+
+
+def _is_scaled(service: Service) -> bool:
+    live = service.status.live
+    return live is not None and is_scaled(service.spec(live))

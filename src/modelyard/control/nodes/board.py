@@ -90,4 +90,5 @@ class Board:
 
 
 def _content(report: ServerReport) -> tuple[object, ...]:
-    return report.table_revision, report.backends, report.pid, report.table_refused
+    waiting = tuple((load.project, load.service) for load in report.loads if load.waiting)
+    return report.table_revision, report.backends, report.pid, report.table_refused, waiting
