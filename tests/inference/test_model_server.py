@@ -110,7 +110,7 @@ def test_the_wrong_door_is_answered_with_its_status(served, kit) -> None:
         ("GET", "/nowhere", {}, 404, "route_not_found"),
         ("POST", "/v2/models/m1/infer", {"Content-Type": "text/plain"}, 415, "unsupported_type"),
         ("POST", "/v2/models/m1/infer", {"Accept": "text/csv"}, 406, "not_acceptable"),
-        ("POST", "/v2/repository/models/m1/unload", {}, 501, "not_supported"),
+        ("POST", "/v2/repository/models/m1/unload", {}, 400, "invalid_request"),
         ("POST", "/invocations", {}, 404, "not_found"),
     ]
     with served.client() as client:
