@@ -76,10 +76,10 @@ class _Walk:
         if node.kind is NodeKind.SEQUENCE:
             return self._sequence(node, path, scope)
         given = [self._step(step, f"{path}.steps[{i}]", scope) for i, step in enumerate(node.steps)]
-        self._conditions(node, path, scope)
         known = [each for each in given if each is not None]
         if len(known) < len(given):
             return None
+        self._conditions(node, path, scope)
         if node.kind is not NodeKind.ENSEMBLE:
             return self._alike(path, known)
         self.given[name] = known

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from modelyard.domain.contract import Isolation
+from modelyard.domain.graph import Graph, GraphPart
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.rollout import Rollout, Shadow
 from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
@@ -68,8 +69,9 @@ class ServiceSpec:
 
     `alias` is the name by which the version was chosen, if it was by one; with `follow`, the platform makes a revision
     of its own when that alias points at another version. With `upstream` a server elsewhere answers: `model` is its
-    name there, version and digest are those of the specification. `env` names, for each variable of its workers, the
-    secret that holds the value.
+    name there, version and digest are those of the specification. With `graph` other services answer, and the `parts`
+    of the library that it names itself; version and digest are those of the graph. `env` names, for each variable of
+    its workers, the secret that holds the value.
     """
 
     name: str
@@ -90,6 +92,8 @@ class ServiceSpec:
     alias: str | None = None
     follow: bool = False
     upstream: Upstream | None = None
+    graph: Graph | None = None
+    parts: tuple[GraphPart, ...] = ()
     resources: Resources = field(default_factory=Resources)
     env: Mapping[str, str] = field(default_factory=dict)
     slo: Objectives | None = None

@@ -1,14 +1,26 @@
-"""What answers for a service that is no version of the library: a server elsewhere."""
+"""What answers for a service that is no version of the library: a server elsewhere, or other services together."""
 
 from dataclasses import dataclass
 
+from modelyard.control.catalog import resolve
 from modelyard.control.identity import require_secrets
 from modelyard.control.records import Transaction
 from modelyard.domain.contract import Isolation
+from modelyard.domain.digests import PREFIX
 from modelyard.domain.errors.base import quote
-from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.domain.errors.platform import Conflict, InvalidRequest, NotFound
+from modelyard.domain.graph import Graph, GraphPart, graph_digest
+from modelyard.domain.graph import problems_of as graph_problems
+from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.service import ServiceSpec
-from modelyard.domain.upstreams import Upstream, UpstreamProtocol, problems_of, upstream_digest, upstream_version
+from modelyard.domain.upstreams import (
+    VERSION_DIGITS,
+    Upstream,
+    UpstreamProtocol,
+    problems_of,
+    upstream_digest,
+    upstream_version,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +32,55 @@ class Answerer:
     digest: str
     isolation: Isolation = Isolation.SHARED
     upstream: Upstream | None = None
+    graph: Graph | None = None
+    parts: tuple[GraphPart, ...] = ()
+
+
+def graph_answerer(tx: Transaction, project: str, name: str, graph: Graph) -> Answerer:
+    """The answerer that a graph is; the versions of the library that it names are resolved now.
+
+    Raises:
+        InvalidRequest: its form has a mistake, or a version cannot run in the shared servers; details name the fields.
+        NotFound, Conflict: a version is not there, or not approved.
+    """
+    problems = list(graph_problems(graph))
+    if problems:
+        raise InvalidRequest(
+            f"graph.{problems[0].path}: {problems[0].what}",
+            hint=problems[0].expected,
+            details=[{"field": f"graph.{problem.path}", "expected": problem.expected} for problem in problems],
+        )
+    named = ((path, step.model) for path, step in graph.leaves() if step.model is not None)
+    found = {reference: _part(tx, project, path, reference) for path, reference in named}
+    parts = tuple(found[reference] for reference in sorted(found))
+    digest = graph_digest(graph, parts)
+    version = digest.removeprefix(PREFIX)[:VERSION_DIGITS]
+    return Answerer(model=name, version=version, digest=digest, graph=graph, parts=parts)
+
+
+def split_model(text: str) -> tuple[str, str | None, str | None]:
+    """Name, version and alias of `NAME`, `NAME:VERSION` or `NAME@ALIAS`."""
+    name, mark, rest = text.partition("@") if "@" in text else text.partition(":")
+    return (name, None, rest) if mark == "@" else (name, rest or None, None)
+
+
+def _part(tx: Transaction, project: str, path: str, reference: str) -> GraphPart:
+    model, version, alias = split_model(reference)
+    field = f"graph.{path}.model"
+    try:
+        found = resolve(tx, project, model, version=version, alias=alias).version
+    except (NotFound, Conflict, InvalidRequest) as error:
+        details = [{"field": field, "expected": error.hint or error.detail}]
+        raise type(error)(error.detail, hint=error.hint, details=details) from error
+    alone = found.isolation is not Isolation.SHARED or project != DEFAULT_PROJECT
+    if alone or not found.has_package:
+        why = "runs only in a process of its own here" if alone else "has no form that can be served here"
+        raise InvalidRequest(
+            f"{field}: {quote(reference)} {why}",
+            hint="deploy it as a service, and name that",
+            details=[{"field": field, "expected": "service: the name of a service"}],
+        )
+    return GraphPart(reference=reference, model=found.model, version=found.version, digest=found.digest)
 
 
 def upstream_answerer(tx: Transaction, project: str, upstream: Upstream) -> Answerer:

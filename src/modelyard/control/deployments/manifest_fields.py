@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from modelyard.control.deployments.answerers import split_model
+from modelyard.control.deployments.graph_fields import GraphBody, graph_fields
 from modelyard.control.deployments.schemas import (
     BatchingBody,
     CacheBody,
@@ -90,7 +92,7 @@ class MetadataFields(_Strict):
 class SpecFields(_Strict):
     """What the service is to be; what is left out has its default."""
 
-    model: ModelReference | None = Field(default=None, description="Left out with `upstream` only.")
+    model: ModelReference | None = Field(default=None, description="Left out with `upstream` or `graph`.")
     follow: bool = Field(default=False, description="A new revision whenever the alias points elsewhere.")
     target: Name = Field(default="local", description="The place where it runs.")
     replicas: Annotated[ReplicasBody | None, BeforeValidator(_spread)] = None
@@ -103,6 +105,7 @@ class SpecFields(_Strict):
     rollout: RolloutBody | None = None
     shadow: ShadowFields | None = None
     upstream: UpstreamBody | None = Field(default=None, description="A server elsewhere, in place of a model.")
+    graph: GraphBody | None = Field(default=None, description="Other services as one, in place of a model.")
     env: dict[Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]{0,127}$")], SecretFields] = Field(
         default={}, max_length=64
     )
@@ -111,8 +114,8 @@ class SpecFields(_Strict):
     @model_validator(mode="after")
     def _answered(self) -> Self:
         """Something has to answer; that both are named is refused where the wish is read."""
-        if self.model is None and self.upstream is None:
-            raise PydanticCustomError("missing_answerer", "model: NAME, NAME:VERSION or NAME@ALIAS, or upstream")
+        if self.model is None and self.upstream is None and self.graph is None:
+            raise PydanticCustomError("missing_answerer", "model: NAME, NAME:VERSION or NAME@ALIAS, or upstream, graph")
         return self
 
 
@@ -148,6 +151,7 @@ def wish_of(manifest: Manifest) -> Wish:
         rollout=None if spec.rollout is None else spec.rollout.value(),
         shadow=_shadow_wish(spec.shadow),
         upstream=None if spec.upstream is None else spec.upstream.value(metadata.name),
+        graph=None if spec.graph is None else spec.graph.value(),
         resources=_resources(spec.resources),
         env={name: value.secret for name, value in spec.env.items()},
         slo=_objectives(spec.slo),
@@ -156,7 +160,7 @@ def wish_of(manifest: Manifest) -> Wish:
 
 def manifest_of(spec: ServiceSpec) -> dict[str, Any]:
     """The manifest that means `spec`; what has its default is left out, and so is all that the platform decides."""
-    elsewhere = spec.upstream is not None
+    elsewhere = spec.upstream is not None or spec.graph is not None
     fields = {
         "model": None if elsewhere else _reference(spec),
         "follow": spec.follow or None,
@@ -173,6 +177,7 @@ def manifest_of(spec: ServiceSpec) -> dict[str, Any]:
         if spec.shadow is None
         else {"model": f"{spec.shadow.model}:{spec.shadow.version}", "percent": spec.shadow.percent},
         "upstream": None if spec.upstream is None else upstream_fields(spec.upstream),
+        "graph": None if spec.graph is None else graph_fields(spec.graph),
         "env": {name: {"secret": secret} for name, secret in spec.env.items()} or None,
         "slo": _objective_fields(spec.slo),
     }
@@ -187,12 +192,6 @@ def manifest_of(spec: ServiceSpec) -> dict[str, Any]:
 
 def _reference(spec: ServiceSpec) -> str:
     return f"{spec.model}@{spec.alias}" if spec.alias else f"{spec.model}:{spec.version}"
-
-
-def split_model(text: str) -> tuple[str, str | None, str | None]:
-    """Name, version and alias of `NAME`, `NAME:VERSION` or `NAME@ALIAS`."""
-    name, mark, rest = text.partition("@") if "@" in text else text.partition(":")
-    return (name, None, rest) if mark == "@" else (name, rest or None, None)
 
 
 def _shadow_wish(fields: ShadowFields | None) -> ShadowWish | None:

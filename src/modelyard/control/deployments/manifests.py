@@ -14,6 +14,7 @@ from typing import Any
 
 from modelyard.control.deployments import store
 from modelyard.control.deployments.answerers import require_same_dialect
+from modelyard.control.deployments.graphs import require_graphs_hold
 from modelyard.control.deployments.manifest_fields import Manifest, manifest_of, wish_of
 from modelyard.control.deployments.manifest_reading import refusal
 from modelyard.control.deployments.routing import is_canary
@@ -137,6 +138,7 @@ class Manifests:
                 raise
             except ModelyardError as error:
                 wrong += _rows(index, error)
+        wrong += _graph_problems(tx, steps) if not wrong else []
         if wrong:
             raise refusal(wrong)
         return steps
@@ -175,6 +177,18 @@ class Manifests:
                 self._deployments.note_asked(tx, step.present, step.spec)
             case _:
                 return
+
+
+def _graph_problems(tx: Transaction, steps: Sequence[_Step]) -> list[Mapping[str, Any]]:
+    """What is wrong with graphs, when all documents are taken together: one may ask what another brings."""
+    wrong: list[Mapping[str, Any]] = []
+    for index, step in enumerate(steps):
+        together = {each.spec.name: each.spec for each in steps if each.spec.project == step.spec.project}
+        try:
+            require_graphs_hold(tx, step.spec.project, together, only=step.spec.name)
+        except ModelyardError as error:
+            wrong += _rows(index, error)
+    return wrong
 
 
 def _compare(present: Stored, spec: ServiceSpec, how: str, *, retry: bool) -> PlannedService:

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from modelyard.control.catalog import find_model, find_version
 from modelyard.control.deployments import store
+from modelyard.control.deployments.graphs import contract_of_graph
 from modelyard.control.deployments.manifest_routes import router as manifests
 from modelyard.control.deployments.rollouts import Decision, Rollouts
 from modelyard.control.deployments.scaler import Scaler
@@ -28,7 +29,8 @@ from modelyard.control.records import DEFAULT_LIMIT, MAX_LIMIT, cut, keep, parts
 from modelyard.control.records import Answer as Remembered
 from modelyard.domain.access import Verb
 from modelyard.domain.errors.platform import NotFound
-from modelyard.foundation.documents import to_json, to_plain
+from modelyard.domain.service import ServiceSpec
+from modelyard.foundation.documents import from_plain, to_json, to_plain
 from modelyard.foundation.metrics.inputs import account_of
 
 router = APIRouter(tags=["services"])
@@ -228,6 +230,9 @@ def _how_to_ask(request: Request, document: dict[str, Any]) -> dict[str, Any]:
         chat = {"model": document["name"], "messages": [{"role": "user", "content": "Hello"}]}
         return {"contract": None, "example": chat if relayed else None}
     with parts_of(request).get(Deployments).database.read() as tx:
+        if document["spec"].get("graph") is not None:
+            contract = contract_of_graph(tx, from_plain(document["spec"], ServiceSpec))
+            return {"contract": None if contract is None else to_plain(contract), "example": None}
         try:
             version = find_version(tx, find_model(tx, document["project"], document["model"]), document["version"])
         except NotFound:

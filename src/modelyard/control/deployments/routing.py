@@ -1,5 +1,7 @@
 """What the routing table says of a service, from where it stands. Pure."""
 
+from dataclasses import replace
+
 from modelyard.control.deployments.state import Service
 from modelyard.domain.contract import Isolation
 from modelyard.domain.digests import PREFIX
@@ -123,12 +125,14 @@ def _backend(service: Service, revision: int, weight: int, packages: str) -> Bac
         model=spec.model,
         version=spec.version,
         digest=spec.digest,
-        package="" if spec.upstream is not None else package_directory(packages, spec.digest),
+        package="" if spec.upstream or spec.graph else package_directory(packages, spec.digest),
         revision=revision,
         weight=weight,
         workers=service.status.workers_of(revision),
         isolation=spec.isolation,
         upstream=spec.upstream,
+        graph=spec.graph,
+        parts=tuple(replace(part, package=package_directory(packages, part.digest)) for part in spec.parts),
         device=spec.resources.device,
     )
 

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from modelyard.control.deployments.graph_fields import GraphBody
 from modelyard.control.deployments.upstream_fields import UpstreamBody
 from modelyard.control.deployments.wishes import MOST_REPLICAS, ShadowWish, Wish
 from modelyard.domain.contract import Isolation
@@ -223,6 +224,7 @@ class ServiceBody(BaseModel):
     rollout: RolloutBody | None = Field(default=None, description="The way to this version; default: at once.")
     shadow: ShadowBody | None = None
     upstream: UpstreamBody | None = Field(default=None, description="A server elsewhere, in place of a model.")
+    graph: GraphBody | None = Field(default=None, description="Other services as one, in place of a model.")
     why: str = Field(default="", max_length=500, description="Why, for history.")
     retry: bool = Field(default=False, description="Try a version again that was given up or rolled back before.")
 
@@ -248,6 +250,7 @@ class ServiceBody(BaseModel):
             rollout=None if self.rollout is None else self.rollout.value(),
             shadow=None if self.shadow is None else self.shadow.value(),
             upstream=None if self.upstream is None else self.upstream.value(name),
+            graph=None if self.graph is None else self.graph.value(),
             why=self.why,
             retry=self.retry,
         )

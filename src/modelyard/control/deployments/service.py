@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from modelyard.control.deployments import store
+from modelyard.control.deployments.graphs import require_graphs_hold, require_unused_by_graphs
 from modelyard.control.deployments.plan import choose_candidate
 from modelyard.control.deployments.rollout import abort
 from modelyard.control.deployments.state import NEXT_TABLE, Revision, RevisionState, Service, Status
@@ -84,10 +85,12 @@ class Deployments:
             _require_match(present, if_match)
             if present is None or present.service.status.phase is Phase.DELETED:
                 spec, how = spec_of(tx, wish, present=None, targets=self.targets)
+                require_graphs_hold(tx, wish.project, {spec.name: spec})
                 self.create(tx, who.actor, spec, why=wish.why or how)
             else:
                 kept = standing_spec(present.service)
                 spec, how = spec_of(tx, wish, present=kept, targets=self.targets)
+                require_graphs_hold(tx, wish.project, {spec.name: spec})
                 self._change(tx, who.actor, present, spec, retry=wish.retry, why=wish.why or how)
             return store.find(tx, wish.project, wish.name), how
 
@@ -109,6 +112,7 @@ class Deployments:
             revision = self._earlier(tx, stored, to)
             old = revision.spec
             require_still_servable(tx, old)
+            require_graphs_hold(tx, project, {name: old})
             text = f"back to revision {revision.number}" + (f": {why}" if why else "")
             left = status.goal if status.goal != revision.number else None
             self.revise(tx, who.actor, stored, old, why=text, action="service.rolled_back", left=left, reason=reason)
@@ -123,6 +127,7 @@ class Deployments:
             status = stored.service.status
             if status.phase is Phase.DELETING:
                 return
+            require_unused_by_graphs(tx, project, name)
             gone = replace(
                 status,
                 phase=MOVES[status.phase, Trigger.DELETE_ASKED],

@@ -193,8 +193,9 @@ def services_using(tx: Transaction, version: VersionRecord) -> list[str]:
         status = stored.service.status
         needed = {number for number in (status.goal, status.live, status.candidate) if number is not None}
         specs = [stored.service.spec(number) for number in needed]
-        library = [spec for spec in specs if spec.upstream is None]
-        if any((spec.model, spec.version) == (version.model, version.version) for spec in library):
+        library = [(spec.model, spec.version) for spec in specs if spec.upstream is None and spec.graph is None]
+        library += [(part.model, part.version) for spec in specs for part in spec.parts]
+        if (version.model, version.version) in library:
             users.append(f"service {stored.service.name}")
     return users
 

@@ -10,12 +10,19 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from modelyard.control.catalog import Resolved, VersionRecord, resolve
-from modelyard.control.deployments.answerers import Answerer, is_relayed, require_same_dialect, upstream_answerer
+from modelyard.control.deployments.answerers import (
+    Answerer,
+    graph_answerer,
+    is_relayed,
+    require_same_dialect,
+    upstream_answerer,
+)
 from modelyard.control.deployments.targets import Target, require_abilities, require_target
 from modelyard.control.records import Transaction
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import Conflict, InvalidRequest, NotFound, NotSupported
+from modelyard.domain.graph import Graph
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.domain.rollout import Guard, Rollout, Shadow, Strategy
 from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
@@ -62,6 +69,7 @@ class Wish:
     rollout: Rollout | None = None
     shadow: ShadowWish | None = None
     upstream: Upstream | None = None
+    graph: Graph | None = None
     resources: Resources | None = None
     env: Mapping[str, str] | None = None
     slo: Objectives | None = None
@@ -79,10 +87,11 @@ def spec_of(
         InvalidRequest, NotSupported: what cannot be, with what can.
     """
     version, how, alias = _answerer(tx, wish, present)
-    upstream = version.upstream if isinstance(version, Answerer) else None
+    other = version if isinstance(version, Answerer) else None
+    upstream = None if other is None else other.upstream
     require_same_dialect(present, upstream)
     target = require_target(targets, wish.target or (present.target if present else "local"))
-    isolation = Isolation.SHARED if upstream is not None else _isolation(wish, present, version.isolation)
+    isolation = Isolation.SHARED if other is not None else _isolation(wish, present, version.isolation)
     shadow = _shadow(tx, wish, present, version)
     rollout = _rollout(wish, present, version)
     replicas = _replicas(wish, present, isolation)
@@ -106,6 +115,8 @@ def spec_of(
         alias=alias,
         follow=wish.follow and alias is not None,
         upstream=upstream,
+        graph=None if other is None else other.graph,
+        parts=() if other is None else other.parts,
         resources=_resources(wish, present),
         env=dict((present.env if present else {}) if wish.env is None else wish.env),
         slo=wish.slo or (present.slo if present else None),
@@ -167,35 +178,38 @@ def _answerer(
     tx: Transaction, wish: Wish, present: ServiceSpec | None
 ) -> tuple[VersionRecord | Answerer, str, str | None]:
     """What is to answer: a version of the library, or something that stands for one."""
-    upstream = wish.upstream
-    if upstream is None and wish.model is None and present is not None:
-        upstream = present.upstream
-    if upstream is None:
-        return _version(tx, wish, present)
-    _require_alone(wish)
-    return upstream_answerer(tx, wish.project, upstream), "a server elsewhere", None
+    upstream, graph = wish.upstream, wish.graph
+    if upstream is None and graph is None and wish.model is None and present is not None:
+        upstream, graph = present.upstream, present.graph
+    if graph is not None:
+        _require_alone(wish, "graph", {"upstream": wish.upstream})
+        return graph_answerer(tx, wish.project, wish.name, graph), "other services together", None
+    if upstream is not None:
+        relayed = is_relayed(upstream) and wish.cache != "off"
+        _require_alone(wish, "upstream", {"batching": wish.batching, "cache": wish.cache if relayed else None})
+        return upstream_answerer(tx, wish.project, upstream), "a server elsewhere", None
+    return _version(tx, wish, present)
 
 
-def _require_alone(wish: Wish) -> None:
-    """Refuse what only a version of the library can have."""
-    given = {
+def _require_alone(wish: Wish, what: str, more: Mapping[str, object]) -> None:
+    """Refuse what only a version of the library can have, and `more`."""
+    given: dict[str, object] = {
         "model": wish.model,
         "version": wish.version,
         "alias": wish.alias,
         "follow": wish.follow,
         "replicas": wish.replicas,
         "isolation": wish.isolation,
-        "batching": wish.batching,
         "resilience": wish.resilience,
         "shadow": wish.shadow,
-        "cache": wish.cache if is_relayed(wish.upstream) and wish.cache != "off" else None,
+        **more,
     }
     for field, value in given.items():
         if value:
             raise InvalidRequest(
-                f"{field}: a service with an upstream has none",
+                f"{field}: a service with {what} has none",
                 hint="leave it out",
-                details=[{"field": field, "expected": "nothing beside upstream"}],
+                details=[{"field": field, "expected": f"nothing beside {what}"}],
             )
 
 
@@ -203,6 +217,9 @@ def require_still_servable(tx: Transaction, spec: ServiceSpec) -> None:
     """Refuse a spec of old whose version is no longer approved, or whose secret is gone."""
     if spec.upstream is not None:
         upstream_answerer(tx, spec.project, spec.upstream)
+    elif spec.graph is not None:
+        for part in spec.parts:
+            resolve(tx, spec.project, part.model, version=part.version)
     else:
         resolve(tx, spec.project, spec.model, version=spec.version)
 

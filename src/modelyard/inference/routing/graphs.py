@@ -7,6 +7,7 @@ caller of its own had come: its account, its limits and its queue are those of e
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +30,8 @@ from modelyard.inference.routing.services import Service
 
 Array = np.ndarray[Any, Any]
 PLATFORM: Final = "modelyard_graph"
+PATIENCE_S: Final = 20.0
+"""How long a new graph waits for parts that come with it before it is said to have failed; it goes on looking."""
 Find = Callable[[str, str], Service | None]
 
 
@@ -52,6 +55,7 @@ class GraphHolder:
         self._find = find
         self._own: dict[str, _Own] = {}
         self._fitted: Composition | None = None
+        self._until = perf_counter() + PATIENCE_S
 
     async def load(self, route: ServiceRoute, parts: Mapping[str, GraphPart], shelf: ModelShelf, book: Book) -> None:
         """Load the models that the graph asks itself; they are given back with the backend."""
@@ -85,10 +89,9 @@ class GraphHolder:
     def fit(self) -> bool:
         """Look again whether all parts are there and fit; whether that changed what the backend is."""
         before = (self.backend.state, self.backend.reason, self.backend.contract)
-        waiting = self._waiting()
         made = compose(self.graph, self._contract_of)
         if made.contract is None:
-            self._unfit(made, waiting)
+            self._unfit(made)
         elif self._fitted is None or made != self._fitted or self.backend.state is not BackendState.READY:
             self._fitted = made
             executor = GraphExecutor(self.graph, self, made.given, batched=made.contract.max_batch_size != 0)
@@ -147,29 +150,18 @@ class GraphHolder:
         backend = service.split.items[0]
         return backend.contract if backend.state is BackendState.READY else None
 
-    def _waiting(self) -> str:
-        """The part that is still being loaded; empty when none is."""
-        for name in sorted(self.graph.services):
-            service = self._find(self.project, name)
-            if service is None or service.split.items or name == self.backend.key.service:
-                continue
-            if any(backend.state is BackendState.LOADING for backend in service.backends.values()):
-                return name
-        return ""
-
-    def _unfit(self, made: Composition, waiting: str) -> None:
+    def _unfit(self, made: Composition) -> None:
         if self.backend.state is BackendState.READY and not made.problems:
             return  # a part is away just now: requests say so, and those that need it not are answered
         if made.problems:
             first = made.problems[0]
             reason = f"graph.{first.path}: {first.what}"
-        elif waiting:
-            self.backend.state = BackendState.LOADING
-            self.backend.reason = f"the part {waiting} is being loaded"
-            return
         else:
             missing = [name for name in sorted(self.graph.services) if self._contract_of(_asks(name)) is None]
             reason = f"the part {missing[0] if missing else '?'} is not there, or cannot answer"
+            if perf_counter() < self._until:
+                self.backend.state, self.backend.reason = BackendState.LOADING, reason
+                return
         if (self.backend.state, self.backend.reason) != (BackendState.FAILED, reason):
             self.backend.failed(reason)
 

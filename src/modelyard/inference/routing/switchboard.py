@@ -26,7 +26,7 @@ from modelyard.foundation.documents import read_package
 from modelyard.foundation.metrics import Book
 from modelyard.inference.admission import FILE, RECORDS, Allowances, Caller, KeyRing, SharedLimits
 from modelyard.inference.routing.backends import BackendKey, BackendState, ServedBackend, batch_limits
-from modelyard.inference.routing.graphs import GraphHolder
+from modelyard.inference.routing.graphs import PATIENCE_S, GraphHolder
 from modelyard.inference.routing.load import LOOK_EVERY_S, LoadMeters
 from modelyard.inference.routing.measures import TABLE_REVISION, BackendMeasures, PoolMeasures, ServiceMeasures
 from modelyard.inference.routing.models import ModelKey, ModelShelf
@@ -155,9 +155,11 @@ class Switchboard:
 
     @property
     def is_loading(self) -> bool:
-        """Whether this process loads a model of its own just now; isolated workers are waited for by nobody."""
+        """Whether this process loads a model of its own just now; nobody waits for isolated workers and parts."""
         return any(
-            backend.state is BackendState.LOADING and backend.key.isolation is Isolation.SHARED
+            backend.state is BackendState.LOADING
+            and backend.key.isolation is Isolation.SHARED
+            and backend.backend.graph is None
             for service in self.services.values()
             for backend in service.backends.values()
         )
@@ -313,6 +315,8 @@ class Switchboard:
             self._graphs[backend] = holder
         except Exception as error:  # noqa: BLE001  (the plugin edge: a runtime may raise anything)
             backend.failed(_explain(error))
+        self._settle()
+        await asyncio.sleep(PATIENCE_S)
         self._settle()
 
     def _workers_changed(self, backend: ServedBackend) -> None:
