@@ -108,7 +108,7 @@ def test_a_key_that_expires_is_refused_though_its_requests_are_known(packages, s
     body = json.dumps(kit.question()).encode()
     statuses = []
     while not statuses or statuses[-1] == 200:
-        assert time.time() < expires_at + 10
+        assert time.time() < expires_at + 60
         link.sendall(whole(body, f"Authorization: Bearer {key}"))
         statuses.append(read_answer(link)[0])
     assert statuses[-1] == 401
