@@ -111,17 +111,27 @@ async def test_blocking_clients_in_threads_are_served(start):
     assert await asyncio.gather(*(asyncio.to_thread(ask, n) for n in range(8))) == [b"%d" % n for n in range(8)]
 
 
-async def test_tls_is_spoken_with_alpn(start, tmp_path):
+def issue(place) -> grpc.ChannelCredentials:
+    """A certificate of a new authority in the files at `place`; what trusts it, and nothing else."""
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
-    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
-    for part in issued.cert_chain_pems:
-        part.write_to_path(tmp_path / "cert.pem", append=True)
+    issued.private_key_pem.write_to_path(place / "key.pem")
+    (place / "cert.pem").write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    return grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+
+
+async def test_tls_is_spoken_with_alpn_and_takes_up_new_certificates(start, tmp_path):
+    trust = issue(tmp_path)
     listener = await start(tls=TlsFiles(certificate=tmp_path / "cert.pem", key=tmp_path / "key.pem"))
-    trust = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
-    options = [("grpc.ssl_target_name_override", "localhost")]
-    async with grpc.aio.secure_channel(f"127.0.0.1:{listener.port}", trust, options=options) as channel:
+    options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
+    address = f"127.0.0.1:{listener.port}"
+    async with grpc.aio.secure_channel(address, trust, options=options) as channel:
         assert await channel.unary_unary("/t.T/Echo")(b"s" * 300_000, timeout=10) == b"s" * 300_000
+        newer = issue(tmp_path)
+        listener.reload_tls()
+        async with grpc.aio.secure_channel(address, newer, options=options) as other:
+            assert await other.unary_unary("/t.T/Echo")(b"new", timeout=10) == b"new"
+        assert await channel.unary_unary("/t.T/Echo")(b"still", timeout=10) == b"still"
 
 
 async def test_a_drain_loses_no_call(start):
