@@ -5,9 +5,11 @@ python -m benchmarks.guard live            on a real platform, half an hour
 python -m benchmarks.guard record          record the traffic anew
 """
 
+import os
 import statistics
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from benchmarks.figures import Figure, show, store
@@ -15,9 +17,9 @@ from benchmarks.guard import live, simulate, traffic
 
 from modelyard.control.traffic.guard.policy import GuardPolicy
 
-ALIKE_RUNS = 400
+ALIKE_RUNS = 300
 RUNS = 100
-REQUESTS = 40_000
+REQUESTS = 30_000
 LIVE_ALIKE = 10
 CHANGES = (
     simulate.Change(name="as good"),
@@ -46,11 +48,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _simulated() -> int:
-    recording, policy = traffic.Recording.load(), GuardPolicy()
+    policy = GuardPolicy()
     command = "python -m benchmarks.guard"
-    wrong = sum(simulate.alike(recording, seed, requests=REQUESTS, policy=policy) for seed in range(ALIKE_RUNS))
-    low, high = simulate.interval(wrong, ALIKE_RUNS)
-    print(f"A/A: {wrong} of {ALIKE_RUNS} rolled back ({100 * low:.2f} … {100 * high:.2f} %), level {policy.level:g}\n")
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        wrong = sum(pool.map(_alike, range(ALIKE_RUNS)))
+        _tell_alike(wrong, policy)
+        jobs = {change: [pool.submit(_canary, change, 10_000 + n) for n in range(RUNS)] for change in CHANGES}
+        ends = {change: [job.result() for job in found] for change, found in jobs.items()}
     figures = [
         Figure(
             name="A/A rolled back, of runs",
@@ -61,15 +65,25 @@ def _simulated() -> int:
         )
     ]
     print(f"{'canary':<44}{'rolled back':<24}{'promoted':<10}{'n: median, 90 %':<18}time: median, 90 %")
-    for change in CHANGES:
-        ends = [
-            simulate.canary(recording, change, 10_000 + seed, requests=REQUESTS, policy=policy) for seed in range(RUNS)
-        ]
-        figures.append(_row(change, ends, command))
+    figures += [_row(change, found, command) for change, found in ends.items()]
     print()
     show(figures)
-    print(store("guard", figures, wrong=wrong, runs=ALIKE_RUNS, interval=[low, high]))
+    print(store("guard", figures, wrong=wrong, runs=ALIKE_RUNS, interval=simulate.interval(wrong, ALIKE_RUNS)))
     return 0 if all(figure.holds is not False for figure in figures) else 1
+
+
+def _alike(seed: int) -> bool:
+    return simulate.alike(traffic.Recording.load(), seed, requests=REQUESTS, policy=GuardPolicy())
+
+
+def _canary(change: simulate.Change, seed: int) -> simulate.End:
+    return simulate.canary(traffic.Recording.load(), change, seed, requests=REQUESTS, policy=GuardPolicy())
+
+
+def _tell_alike(wrong: int, policy: GuardPolicy) -> None:
+    low, high = simulate.interval(wrong, ALIKE_RUNS)
+    text = f"A/A: {wrong} of {ALIKE_RUNS} rolled back ({100 * low:.2f} … {100 * high:.2f} %)"
+    print(f"{text}, level {100 * policy.level:g} %\n", flush=True)
 
 
 def _row(change: simulate.Change, ends: list[simulate.End], command: str) -> Figure:

@@ -10,6 +10,7 @@ from time import perf_counter
 import numpy as np
 import pytest
 
+from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.inference import VersionNotFound
 from modelyard.domain.routing import RoutingTable
 from modelyard.domain.sketches import ShadowSketch
@@ -203,3 +204,33 @@ async def test_a_shadow_that_goes_lets_everything_be_as_it_was(tmp_path: Path, p
         (backend,) = service.live
         assert backend.batcher._observer is backend.measures
         assert backend.batcher._runner is backend.runner
+
+
+async def test_a_shadow_may_run_in_a_worker_of_its_own_and_die_there(tmp_path: Path, packages, servers, kit) -> None:
+    live, other, socket = packages.linear("one"), packages.linear("other", scale=2.0), tmp_path / "shadow.sock"
+    worker = servers.worker(other, socket)
+    shadow = kit.backend(
+        other,
+        revision=1,
+        version="2",
+        weight=0,
+        shadow_percent=100,
+        isolation=Isolation.PROCESS,
+        workers=(str(socket),),
+    )
+    table = kit.table(kit.service("sorter", kit.backend(live, revision=1, version="1"), shadow))
+    async with board_of(tmp_path, table) as board:
+        service = board.find("default", "sorter")
+        async with asyncio.timeout(30):
+            while service.mirror is None:  # noqa: ASYNC110  (the board has no event for it)
+                await asyncio.sleep(0.01)
+        asks = [Ask(service, np.ones((1, 3), dtype="f4")) for _ in range(20)]
+        sketch = await compared(board, 20)
+        assert (sketch.compared, sketch.differing) == (20, 20)
+        worker.kill()
+        worker.wait()
+        asks += [Ask(service, np.ones((1, 3), dtype="f4")) for _ in range(30)]
+        async with asyncio.timeout(30):
+            while not all(ask.outputs is not None for ask in asks):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert len(asks) == 50
