@@ -18,9 +18,11 @@ from benchmarks.guard import live, simulate, traffic
 from modelyard.control.traffic.guard.policy import GuardPolicy
 
 ALIKE_RUNS = 300
-RUNS = 100
+WORKERS = 2 * (os.cpu_count() or 1)
+RUNS = 60
+ALIKE_REQUESTS = 20_000
 REQUESTS = 30_000
-LIVE_ALIKE = 10
+LIVE_ALIKE = 11
 CHANGES = (
     simulate.Change(name="as good"),
     simulate.Change(name="slow, + 50 %", slower=1.5),
@@ -50,7 +52,7 @@ def main(arguments: list[str]) -> int:
 def _simulated() -> int:
     policy = GuardPolicy()
     command = "python -m benchmarks.guard"
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(WORKERS) as pool:
         wrong = sum(pool.map(_alike, range(ALIKE_RUNS)))
         _tell_alike(wrong, policy)
         jobs = {change: [pool.submit(_canary, change, 10_000 + n) for n in range(RUNS)] for change in CHANGES}
@@ -73,7 +75,7 @@ def _simulated() -> int:
 
 
 def _alike(seed: int) -> bool:
-    return simulate.alike(traffic.Recording.load(), seed, requests=REQUESTS, policy=GuardPolicy())
+    return simulate.alike(traffic.Recording.load(), seed, requests=ALIKE_REQUESTS, policy=GuardPolicy())
 
 
 def _canary(change: simulate.Change, seed: int) -> simulate.End:

@@ -51,6 +51,8 @@ def log_average(ratios: "tuple[float, ...] | Array") -> float:
 
 def log_factorials(numbers: Array) -> Array:
     """Logs of factorials: from a table below 256, beyond by Stirling's series, whose error is then under 1e-17."""
+    if numbers.max() < len(_EXACT):
+        return np.asarray(_EXACT[numbers])
     large = np.maximum(numbers, len(_EXACT)).astype(float)
     series = (
         large * np.log(large)
