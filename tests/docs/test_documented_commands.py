@@ -2,11 +2,14 @@
 
 A session begins in a directory with the files that the pages speak of (`digits.joblib`, `labels.json`, …), with a
 running platform at MODELYARD_URL. `modelyard serve` and `modelyard up` are started in the background on free ports; the
-addresses in later commands are changed accordingly. `# exit N` after a command says that it ends with N.
+addresses in later commands are changed accordingly, and after `up` they go to that platform. `# exit N` after a command
+says that it ends with N, `# until Ctrl-C` that it runs beside the others until the page ends, and then ends with 0.
 """
 
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from modelyard.testing.platform import Command, Platform, running_platform
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXIT = re.compile(r"\s+# exit (\d+)$")
+BESIDE = re.compile(r"\s+# until Ctrl-C$")
 NOT_HERE = ("make ", "git ", "pip ", "uv ", "cd ", "sudo ")
 """Commands that build the environment in which this test runs; CI runs them itself."""
 
@@ -53,6 +57,9 @@ class Session:
         }
 
     def run(self, command: str) -> None:
+        if BESIDE.search(command):
+            self.beside(BESIDE.sub("", command))
+            return
         wanted = EXIT.search(command)
         command = EXIT.sub("", command)
         if command.split()[:2] in (["modelyard", "serve"], ["modelyard", "up"]) and wanted is None:
@@ -66,7 +73,7 @@ class Session:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         code = int(wanted.group(1)) if wanted else 0
@@ -81,8 +88,7 @@ class Session:
                 "0",
                 "--inference-port",
                 "0",
-                "--data",
-                str(self.directory / "up"),
+                *([] if "--data" in arguments else ["--data", "up"]),
             ]
         else:
             arguments = [*_without_port(arguments), "--port", "0"]
@@ -90,9 +96,34 @@ class Session:
         running.start()
         self.stack.callback(running.stop)
         line = running.wait_for("inference  http" if arguments[0] == "up" else "ready    ")
-        address = re.search(r"http://([\d.:]+)", line)
-        assert address is not None
-        self.served = address.group(1)
+        self.served = _address(line)
+        if arguments[0] == "up":
+            self.environment["MODELYARD_URL"] = f"http://{_address(running.wait_for('control    http'))}"
+            self.environment["DATA"] = str(self.directory / arguments[arguments.index("--data") + 1])
+
+    def beside(self, command: str) -> None:
+        """Run a command until the page ends, as if in another terminal."""
+        output = self.directory / "beside.log"
+        with output.open("wb") as stream:
+            running = subprocess.Popen(
+                shlex.split(command), cwd=self.directory, env=self.environment, stdout=stream, stderr=stream
+            )
+
+        def interrupt() -> None:
+            running.send_signal(signal.SIGINT)
+            try:
+                code = running.wait(60)
+            finally:
+                running.kill()
+            assert code == 0, f"$ {command}\n{output.read_text()}"
+
+        self.stack.callback(interrupt)
+
+
+def _address(line: str) -> str:
+    found = re.search(r"http://([\d.:]+)", line)
+    assert found is not None
+    return found.group(1)
 
 
 def _without_port(arguments: list[str]) -> list[str]:
@@ -104,6 +135,7 @@ def _without_port(arguments: list[str]) -> list[str]:
 
 @pytest.mark.platform
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", list(pages()), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_works_as_it_stands(page: Path, tmp_path: Path, documented_files: Path) -> None:
     with ExitStack() as stack:
