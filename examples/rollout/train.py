@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 
 def train(directory: Path) -> None:
-    """Write v1.joblib to v3.joblib, and held-out.csv: images that none of them knows, each with its digit at the end."""
+    """Write v1.joblib to v3.joblib, and held-out.csv: images that none of them knows, each before its digit."""
     images, digits = load_digits(return_X_y=True)
     known, held_out, known_digits, held_out_digits = train_test_split(
         images, digits, test_size=0.25, random_state=7, stratify=digits
