@@ -183,6 +183,9 @@ async def test_poison_is_named_after_two_deaths_and_what_waited_behind_it_is_ans
             with pytest.raises(PoisonRequest):
                 await poison
             assert await innocent >= 1
+            with pytest.raises(PoisonRequest):
+                await asking.ask(9)
+            assert await asking.ask(0) >= 2  # the same again cost no worker
 
 
 async def test_a_batch_whose_worker_died_is_handed_back_to_be_tried_call_by_call(tmp_path: Path) -> None:

@@ -119,12 +119,13 @@ def poison(run: Run) -> None:
     """The guilty request alone is failed."""
     service = run.stand().own_code("fragile", sleep_s=0.002, replicas=2)
     codes: list[str] = []
-    with run.load(service, rate=min(run.scale.rate, 100.0), deadline_s=30.0) as load:
+    with run.load(service, rate=min(run.scale.rate, 50.0), deadline_s=30.0) as load:
         run.steady(load)
         for _ in range(2 if run.scale.short else 10):
             answer = run.inject("a request that crashes its worker", lambda: service.ask(CRASH))
             codes.append(f"{answer.status_code} {answer.json().get('code')}")
-            load.wait_s(1.0)
+            within(lambda: len(service.worker_pids()) == 2, limit_s=30.0)
+            load.wait_s(1.0 if run.scale.short else 5.0)
         run.after(load)
     run.figures["poison answers"] = codes
     run.check_no_failures(load)

@@ -5,6 +5,7 @@ successor, up to the deadline. What is decided stands in `health`, without clock
 """
 
 from modelyard.inference.routing.workers.flow import Flow
-from modelyard.inference.routing.workers.pool import PoolObserver, WorkerDied, WorkerFailed, WorkerPool
+from modelyard.inference.routing.workers.pool import PoolObserver, WorkerPool
+from modelyard.inference.routing.workers.refusals import WorkerDied, WorkerFailed
 
 __all__ = ["Flow", "PoolObserver", "WorkerDied", "WorkerFailed", "WorkerPool"]

@@ -6,6 +6,7 @@ fails it as poison, for the diary of the worker proves that it was under way.
 """
 
 import asyncio
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -16,7 +17,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import numpy as np
 
-from modelyard.domain.errors.inference import DeadlineExceeded, PoisonRequest, RunFailed, WorkersUnavailable
+from modelyard.domain.errors.inference import WorkersUnavailable
 from modelyard.domain.errors.platform import NotSupported
 from modelyard.domain.routing import Resilience
 from modelyard.inference.batching import Done, Terms
@@ -33,6 +34,17 @@ from modelyard.inference.routing.workers.health import (
     why_outlier,
 )
 from modelyard.inference.routing.workers.job import Job
+from modelyard.inference.routing.workers.refusals import (
+    WorkerDied,
+    WorkerFailed,
+    cannot_now,
+    circuit_open,
+    cut,
+    lost,
+    model_failed,
+    poison,
+    too_late,
+)
 
 Array = np.ndarray[Any, Any]
 PROBE_EVERY_S: Final = 1.0
@@ -47,17 +59,10 @@ _FIRST_ASIDE_S: Final = 1.0
 _LONGEST_ASIDE_S: Final = 30.0
 _SMALLEST_SLOW_S: Final = 0.005
 _SUSPICION_S: Final = 5.0
+_POISON_KEPT_S: Final = 60.0
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5
 _log = logging.getLogger(__name__)
-
-
-class WorkerFailed(Exception):
-    """The model raised inside the worker."""
-
-
-class WorkerDied(Exception):
-    """The worker ended while it ran this."""
 
 
 class PoolObserver(Protocol):
@@ -99,6 +104,7 @@ class WorkerPool:
         self._watch: asyncio.Task[None] | None = None
         self._typical = Typical()
         self._suspect_until = 0.0
+        self._poisons: dict[bytes, float] = {}
         self.resilience = resilience
         self._budget = RetryBudget(resilience.retry_gain)
         self._hedges = HedgeBudget(resilience.hedge_share)
@@ -141,6 +147,9 @@ class WorkerPool:
             job.bind(deadline=terms.deadline, is_wanted=terms.is_wanted, calls=terms.calls)
             job.suspected = terms.alone and perf_counter() < self._suspect_until
         self._open[job.number] = job
+        if self._poisons and self._is_known_poison(job):
+            self._settle(job, None, poison())
+            return
         self._assign(job, "first")
 
     @property
@@ -199,7 +208,7 @@ class WorkerPool:
         if connection in self._live:
             self._live.remove(connection)
         for flow in connection.flows.values():
-            flow.end(_cut())
+            flow.end(cut())
         connection.flows.clear()
         culprit = connection.culprit() if connection.jobs else None
         jobs = list(connection.jobs.values())
@@ -225,7 +234,7 @@ class WorkerPool:
         if kind is Kind.DROPPED:
             connection.turn_at = now
             if not job.settled and not job.holders:
-                self._settle(job, None, _too_late())
+                self._settle(job, None, too_late())
             self._next_parked()
             return
         failure = msgspec.msgpack.decode(payload, type=Failure) if kind is Kind.FAILURE else None
@@ -246,13 +255,13 @@ class WorkerPool:
     def _assign(self, job: Job, why: str) -> None:
         now = perf_counter()
         if not job.is_wanted(now):
-            self._settle(job, None, _too_late())
+            self._settle(job, None, too_late())
             return
         choices = [each for each in self._live if self._may_take(each, job, now)]
         if self._breaker.is_open:
             choices = [each for each in choices if not each.jobs and now - each.tried_at >= _BREAKER_PROBE_S]
             if not choices and not job.holders and self._live:
-                self._settle(job, None, _circuit_open())
+                self._settle(job, None, circuit_open())
                 return
         if not choices:
             if not job.holders:
@@ -278,15 +287,22 @@ class WorkerPool:
 
     def _after_death(self, job: Job, *, begun: bool) -> None:
         if begun and not self.resilience.idempotent:
-            self._settle(job, None, _lost())
+            self._settle(job, None, lost())
         elif job.deaths and job.calls > 1:
             self._suspect_until = perf_counter() + _SUSPICION_S
             self._settle(job, None, WorkerDied("each call of the batch is tried by itself"))
         elif job.deaths >= DEATHS or (job.deaths and job.suspected):
             _log.error("a request ended the workers that ran it", extra={"deaths": job.deaths})
-            self._settle(job, None, _poison())
+            self._poisons[_digest(job)] = perf_counter() + _POISON_KEPT_S
+            self._settle(job, None, poison())
         else:
             self._assign(job, "retry")
+
+    def _is_known_poison(self, job: Job) -> bool:
+        """Whether the very same request ended its workers lately: a client that tries again costs no worker."""
+        now = perf_counter()
+        self._poisons = {digest: until for digest, until in self._poisons.items() if until > now}
+        return _digest(job) in self._poisons
 
     def _after_failure(self, connection: Connection, job: Job, failure: Failure) -> None:
         self._budget.failed()
@@ -300,9 +316,9 @@ class WorkerPool:
         if elsewhere and others and self._may_try_again(job):
             self._assign(job, "retry")
         elif failure.transient:
-            self._settle(job, None, _cannot_now(failure))
+            self._settle(job, None, cannot_now(failure))
         else:
-            self._settle(job, None, _model_failed(failure) if job.calls == 1 else WorkerFailed(failure.text))
+            self._settle(job, None, model_failed(failure) if job.calls == 1 else WorkerFailed(failure.text))
 
     def _may_try_again(self, job: Job) -> bool:
         rules = self.resilience
@@ -424,7 +440,7 @@ class WorkerPool:
                 self._probe(connection, now)
                 self._rescue(connection, now)
             for job in [job for job in self._open.values() if not job.is_wanted(now)]:
-                self._settle(job, None, _too_late())
+                self._settle(job, None, too_late())
             self._parked = deque(job for job in self._parked if not job.settled)
             self._next_parked()
 
@@ -483,60 +499,5 @@ def _log_end(task: "asyncio.Task[None]") -> None:
         _log.error("a task ended", extra={"task": task.get_name()}, exc_info=task.exception())
 
 
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("the answer was not there by the deadline", hint="try again later, or allow more time")
-
-
-def _circuit_open() -> WorkersUnavailable:
-    return WorkersUnavailable(
-        "the model's workers have failed many times in a row; one run a second tries whether they are well again",
-        hint="try again in a moment",
-    )
-
-
-def _cannot_now(failure: Failure) -> WorkersUnavailable:
-    error = WorkersUnavailable("the model says that it cannot answer now", hint="the worker's log has the reason")
-    error.__cause__ = WorkerFailed(failure.text)
-    return error
-
-
-def _model_failed(failure: Failure) -> RunFailed:
-    match failure.bound:
-        case "memory":
-            error = RunFailed(
-                "the model needed more memory for this input than its worker may use",
-                hint="send fewer rows at once, or allow its workers more memory",
-            )
-        case "time":
-            error = RunFailed(
-                "the model did not come to an end in the time that a run may take",
-                hint="send other input, or allow runs more time",
-            )
-        case _:
-            error = RunFailed("the model failed on this input", hint="the server's log has the reason")
-    error.__cause__ = WorkerFailed(failure.text)
-    return error
-
-
-def _lost() -> WorkersUnavailable:
-    error = WorkersUnavailable(
-        "the worker ended while it ran this request, which must not be run twice",
-        hint="find out whether it took effect before you send it again",
-    )
-    error.__cause__ = WorkerDied()
-    return error
-
-
-def _cut() -> RunFailed:
-    error = RunFailed("the worker ended in the middle of its answer", hint="the worker's log has the reason")
-    error.__cause__ = WorkerDied()
-    return error
-
-
-def _poison() -> PoisonRequest:
-    error = PoisonRequest(
-        "the process that ran this request ended, and so did the next one; it is not tried again",
-        hint="the worker's log has the reason; send other input",
-    )
-    error.__cause__ = WorkerDied()
-    return error
+def _digest(job: Job) -> bytes:
+    return hashlib.blake2b(job.payload, digest_size=16).digest()
