@@ -157,6 +157,8 @@ def test_a_shadow_is_loaded_and_gets_no_answer_to_give(serving: Serving) -> None
     shadows = [(each["version"], each["weight"], each["shadow_percent"]) for each in route["backends"]]
     assert ("3", 0, 50) in shadows
     with serving.client() as client:
+        needed = client.post("/models/m/versions/3/archive", json={})
+        assert (needed.status_code, "service shady" in needed.text) == (409, True)
         client.post("/services", json={"name": "shady", "shadow": {"percent": 0}}).raise_for_status()
     assert settled(serving, "shady", "serving")["spec"]["shadow"] is None
 

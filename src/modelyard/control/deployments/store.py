@@ -195,6 +195,7 @@ def services_using(tx: Transaction, version: VersionRecord) -> list[str]:
         specs = [stored.service.spec(number) for number in needed]
         library = [(spec.model, spec.version) for spec in specs if spec.upstream is None and spec.graph is None]
         library += [(part.model, part.version) for spec in specs for part in spec.parts]
+        library += [(spec.shadow.model, spec.shadow.version) for spec in specs if spec.shadow is not None]
         if (version.model, version.version) in library:
             users.append(f"service {stored.service.name}")
     return users
