@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -196,6 +198,34 @@ class TestPlatform:
             assert _phase(control, "bad", "serving")["revision"]
         built = [path.name for path in platform.places.environments.iterdir() if path.is_dir()]
         assert len(built) == 2
+
+    def test_a_secret_is_in_the_environment_of_the_code_and_nowhere_else(
+        self, tmp_path: Path, platform: Platform, wheelhouse: Wheelhouse
+    ) -> None:
+        text = "sk-the-token-of-this-test"
+        source = "import os\n" + DOUBLE.replace(
+            "* 2}", f"* (2 if os.environ['TOKEN'] == {text[::-1]!r}[::-1] else 0)}}"
+        )
+        bundle = write_bundle(tmp_path / "secretive", source, lock=wheelhouse.lines["numpy"])
+        manifest = tmp_path / "secretive.json"
+        spec = {"model": "secretive:1", "isolation": "process", "env": {"TOKEN": {"secret": "token"}}}
+        head = {"apiVersion": "modelyard.io/v1", "kind": "ModelService", "metadata": {"name": "secretive"}}
+        manifest.write_text(json.dumps({**head, "spec": spec}))
+        apply = [sys.executable, "-m", "modelyard.cli", "apply", "-f", str(manifest), "--url", platform.control_url]
+        with platform.client() as client, httpx.Client(base_url=platform.control_url, timeout=30) as control:
+            client.upload(bundle, name="secretive")
+            control.post("/api/v1/models/secretive/versions/1/approve").raise_for_status()
+            refused = subprocess.run(apply, capture_output=True, text=True, timeout=120, check=False)
+            assert (refused.returncode, "modelyard secrets set token" in refused.stderr) == (1, True), refused
+            control.put("/api/v1/secrets/token", json={"value": text}).raise_for_status()
+            subprocess.run(apply, capture_output=True, text=True, timeout=180, check=True)
+            _phase(control, "secretive", "serving")
+            answer = httpx.post(f"{platform.inference_url}/v2/models/secretive/infer", json=QUESTION)
+            assert answer.json()["outputs"][0]["data"] == [12.0, 44.0]
+            used = control.delete("/api/v1/secrets/token")
+            assert (used.status_code, "service secretive" in used.text) == (409, True)
+        files = [path for path in platform.places.data.rglob("*") if path.is_file()]
+        assert [path for path in files if text.encode() in path.read_bytes()] == []
 
     def test_code_that_hangs_costs_its_request_and_its_worker_only(
         self, tmp_path: Path, platform: Platform, wheelhouse: Wheelhouse

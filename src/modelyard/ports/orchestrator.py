@@ -1,9 +1,11 @@
 """Orchestrators: where isolated model workers run, and how they are started and stopped."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+
+from modelyard.domain.routing import SealedSecret
 
 
 class ReplicaState(StrEnum):
@@ -22,7 +24,8 @@ class ReplicaSpec:
     """One replica to be run. `id` is deterministic (`project.service.revision.index`): started twice, it is one.
 
     `node` is where it shall run, "" where the orchestrator places replicas itself. Started on another node than where
-    it runs, it moves: the new one is made ready first, then the old one ends.
+    it runs, it moves: the new one is made ready first, then the old one ends. `env` are variables of its own code by
+    name; their texts are sealed, and opened where the worker starts.
     """
 
     id: str
@@ -34,6 +37,7 @@ class ReplicaSpec:
     memory_bytes: int | None = None
     node: str = ""
     device: str = "auto"
+    env: Mapping[str, SealedSecret] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from typing import Final, cast
 import msgspec
 
 from modelyard.domain.errors.base import ModelyardError
+from modelyard.domain.routing import SealedSecret
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.http import run
 from modelyard.foundation.supervision import EXIT_REFUSED
@@ -60,7 +61,8 @@ _pack = msgspec.msgpack.Encoder().encode
 class WorkerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Settings of one worker. `memory` bounds its address space in bytes; None leaves it free.
 
-    `environments` is where the environments of own code lie.
+    `environments` is where the environments of own code lie; `env` are variables of own code, sealed, which the key in
+    the file `sealing_key` opens.
     """
 
     package: str
@@ -70,6 +72,8 @@ class WorkerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     device: str = "auto"
     memory: int | None = None
     environments: str | None = None
+    env: dict[str, SealedSecret] = msgspec.field(default_factory=dict)
+    sealing_key: str | None = None
 
 
 class Worker:

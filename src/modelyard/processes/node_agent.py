@@ -45,6 +45,7 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     workers: str
     logs: str
     environments: str
+    sealing_key: str
     cpus: float
     memory_bytes: int
     grace_s: float = 10.0
@@ -68,6 +69,7 @@ class NodeAgent:
             workers=Path(config.workers),
             logs=Path(config.logs),
             environments=Path(config.environments),
+            sealing_key=Path(config.sealing_key),
         )
         places.create()
         orders = Orders(self._supervisor, make_worker=partial(worker_spec, places, with_agent=True))

@@ -27,6 +27,7 @@ from modelyard.domain.errors.platform import StartRefused
 from modelyard.foundation.containment import landlock, seccomp
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.environments import CodePolicy, Environments
+from modelyard.foundation.sealing import SealingKey
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import begin_child
 from modelyard.inference.hosting import RUNTIMES, require_whole
@@ -82,6 +83,7 @@ def _become(config: WorkerConfig, ready_fd: int | None) -> None:
     require_whole(directory, package)
     if not (directory / package.entry).is_file():
         raise StartRefused("the package lacks the file it names as its entry", hint="upload the model again")
+    variables = _open_variables(config)  # before the files are closed: the code never sees the key
     policy = Environments(Path(config.environments)).policy()
     listener = bind(Path(config.socket))  # it listens when the model is loaded
     place = _private_place(Path(f"{config.socket}.d"))
@@ -108,7 +110,17 @@ def _become(config: WorkerConfig, ready_fd: int | None) -> None:
         if descriptor is not None:
             os.set_inheritable(descriptor, True)  # noqa: FBT003  (its only signature)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.execve(program.command[0], [*program.command, str(path)], _surroundings(place, config.threads))  # noqa: S606
+    os.execve(program.command[0], [*program.command, str(path)], {**variables, **_surroundings(place, config.threads)})  # noqa: S606
+
+
+def _open_variables(config: WorkerConfig) -> dict[str, str]:
+    """The variables of the code, opened; they exist in its environment and nowhere on disk."""
+    if not config.env:
+        return {}
+    if config.sealing_key is None:
+        raise StartRefused("the code has secrets in its environment, and no key is named that opens them")
+    key = SealingKey.open(Path(config.sealing_key))
+    return {name: key.unseal(one.sealed, about=f"{one.project}/{one.name}") for name, one in config.env.items()}
 
 
 def _private_place(place: Path) -> Path:

@@ -126,6 +126,6 @@ def is_relayed(upstream: Upstream | None) -> bool:
 
 
 def secrets_of(spec: ServiceSpec) -> frozenset[str]:
-    """The secrets that a service needs."""
+    """The secrets that a service needs: for what answers elsewhere, and for variables of its workers."""
     auth = None if spec.upstream is None else spec.upstream.auth
-    return frozenset() if auth is None else frozenset({auth.secret})
+    return frozenset(spec.env.values()) | (frozenset() if auth is None else frozenset({auth.secret}))

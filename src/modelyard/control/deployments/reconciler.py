@@ -21,12 +21,13 @@ from modelyard.control.deployments.state import Preparation, Service
 from modelyard.control.deployments.steps import Observed, Pace, Plan
 from modelyard.control.deployments.store import Stored
 from modelyard.control.deployments.workers import owner_prefix
-from modelyard.control.identity import system_actor
+from modelyard.control.identity import published_secrets, system_actor
 from modelyard.control.nodes import TOPIC as NODES
 from modelyard.control.nodes import Board, Roster
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors import ModelyardError
-from modelyard.ports.orchestrator import Replica, ReplicaState
+from modelyard.domain.routing import SealedSecret
+from modelyard.ports.orchestrator import Replica, ReplicaSpec, ReplicaState
 
 _LOG: Final = logging.getLogger(__name__)
 _AGAIN: Final = 20
@@ -161,11 +162,21 @@ class Reconciler:
                 orchestrator = self._targets.orchestrators[kind]
                 places_itself = orchestrator.abilities().places_itself
                 node = "" if places_itself else self._roster.place(replica, running.values()).node
-                orchestrator.start(replace(replica, node=node))
+                orchestrator.start(replace(replica, node=node, env=self._env(service, replica)))
                 running[replica.id] = Replica(id=replica.id, state=ReplicaState.STARTING, address="", node=node)
             except (ModelyardError, TimeoutError) as error:
                 return replace(made, status=replace(made.status, reason=str(error) or "the workers cannot be started"))
         return made
+
+    def _env(self, service: Service, replica: ReplicaSpec) -> Mapping[str, SealedSecret]:
+        """The variables of a worker, sealed as they are in the records now."""
+        wanted = service.spec(replica.revision).env
+        if not wanted:
+            return {}
+        with self._database.read() as tx:
+            places = {(service.project, secret) for secret in wanted.values()}
+            sealed = {one.name: one for one in published_secrets(tx, places)}
+        return {variable: sealed[secret] for variable, secret in wanted.items() if secret in sealed}
 
     def _stop(self, kind: str, replicas: Sequence[str]) -> None:
         for replica in replicas:

@@ -18,6 +18,7 @@ from modelyard.control.deployments.answerers import (
     upstream_answerer,
 )
 from modelyard.control.deployments.targets import Target, require_abilities, require_target
+from modelyard.control.identity import require_secrets
 from modelyard.control.records import Transaction
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import quote
@@ -122,6 +123,7 @@ def spec_of(
         slo=wish.slo or (present.slo if present else None),
     )
     require_abilities(spec, target)
+    require_secrets(tx, spec.project, spec.env.values())
     return spec, how
 
 
@@ -215,6 +217,7 @@ def _require_alone(wish: Wish, what: str, more: Mapping[str, object]) -> None:
 
 def require_still_servable(tx: Transaction, spec: ServiceSpec) -> None:
     """Refuse a spec of old whose version is no longer approved, or whose secret is gone."""
+    require_secrets(tx, spec.project, spec.env.values())
     if spec.upstream is not None:
         upstream_answerer(tx, spec.project, spec.upstream)
     elif spec.graph is not None:

@@ -65,7 +65,11 @@ class LocalOrchestrator:
     def abilities(self) -> Abilities:
         """Processes of one user on one machine: memory and cores are not limited."""
         return Abilities(
-            limits_memory=False, limits_cpu=False, many_nodes=len(self._nodes) > 1, devices=("cpu", *_accelerators())
+            limits_memory=False,
+            limits_cpu=False,
+            many_nodes=len(self._nodes) > 1,
+            gives_secrets=True,
+            devices=("cpu", *_accelerators()),
         )
 
     def start(self, replica: ReplicaSpec) -> None:

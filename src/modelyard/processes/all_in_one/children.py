@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import psutil
 
-from modelyard.foundation.documents import from_json, to_json
+from modelyard.foundation.documents import from_json, to_json, to_plain
 from modelyard.foundation.listening import url_host
 from modelyard.foundation.places import Places
 from modelyard.foundation.supervision import ChildSpec
@@ -33,13 +33,20 @@ class WorkerPlaces:
     workers: Path
     logs: Path
     environments: Path
+    sealing_key: Path
 
     @classmethod
     def of(cls, places: Places, node: str | None = None) -> "WorkerPlaces":
         """Those of the supervisor, or of a node's agent."""
         run = places.run if node is None else places.run / "nodes" / node
         workers = places.workers if node is None else run / "w"
-        return cls(run=run, workers=workers, logs=places.logs, environments=places.environments)
+        return cls(
+            run=run,
+            workers=workers,
+            logs=places.logs,
+            environments=places.environments,
+            sealing_key=places.sealing_key,
+        )
 
     def create(self) -> None:
         """Make the directories, private to the user."""
@@ -149,6 +156,7 @@ def agent_specs(options: UpOptions, places: Places) -> list[ChildSpec]:
             "workers": str(own.workers),
             "logs": str(own.logs),
             "environments": str(own.environments),
+            "sealing_key": str(own.sealing_key),
             "cpus": (os.cpu_count() or 1) / options.nodes,
             "memory_bytes": psutil.virtual_memory().total // options.nodes,
             "grace_s": options.grace_s,
@@ -189,6 +197,8 @@ def worker_spec(places: WorkerPlaces, replica: ReplicaSpec, *, with_agent: bool 
         "memory": replica.memory_bytes,
         "device": replica.device,
         "environments": str(places.environments),
+        "env": {variable: to_plain(sealed) for variable, sealed in replica.env.items()},
+        "sealing_key": str(places.sealing_key),
     }
     return child(
         name,
