@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-PROGRAMS: dict[str, str] = {}
+PROGRAMS: dict[str, str] = {"strace": "strace"}
 """Program that a test starts → Debian package that brings it."""
 
 

@@ -18,5 +18,6 @@ An experiment is a function with a decorator:
         run.check("replica back", seconds, at_most=5.0, unit="s")
 
 It lies in any module of `tests/faults/experiments/`; nothing else has to know of it. The short form is the same
-function with a smaller `run.scale`. What it starts it ends in a `finally`, or by `run.cleanup.callback`.
+function with a smaller `run.scale`. What it starts it ends in a `finally`, or by `run.cleanup.callback`; where the
+machine lacks what it needs it raises `Unable` with the reason.
 """

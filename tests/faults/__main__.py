@@ -35,9 +35,10 @@ def main() -> int:
         command = "python -m tests.faults " + " ".join(arg for arg in sys.argv[1:])
         given.report.write_text(as_markdown(runs, command=command.strip(), note=given.note), encoding="utf-8")
         given.report.with_suffix(".json").write_text(as_json(runs), encoding="utf-8")
-    held = sum(run.passed for run in runs)
-    print(f"{held} of {len(runs)} runs held{f', {broken} broke off' if broken else ''}")
-    return 0 if held == len(runs) and not broken else 1
+    held, unable = sum(run.passed for run in runs), sum(bool(run.unable) for run in runs)
+    more = [f", {count} {what}" for count, what in ((unable, "not run"), (broken, "broke off")) if count]
+    print(f"{held} of {len(runs)} runs held{''.join(more)}")
+    return 0 if held + unable == len(runs) and not broken else 1
 
 
 def _run_all(given: argparse.Namespace) -> tuple[list[Run], int]:
@@ -57,7 +58,7 @@ def _run_all(given: argparse.Namespace) -> tuple[list[Run], int]:
                     stands = Stands()
                     continue
                 runs.append(run)
-                verdict = "held" if run.passed else "DID NOT HOLD"
+                verdict = "held" if run.passed else f"not run: {run.unable}" if run.unable else "DID NOT HOLD"
                 print(
                     f"{name} seed {run.seed}: {verdict} in {time.monotonic() - began:.0f} s  {run.figures}", flush=True
                 )

@@ -21,6 +21,10 @@ SETTINGS = "environments:\n  memory_mib: 1024\n  run_limit_s: 3.0\n"
 CORPUS = Path(__file__).parent.parent / "corpora" / "faults.yaml"
 
 
+class Unable(Exception):
+    """This machine lacks what an experiment needs; the message says what."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How large an experiment is. `requests` is the least number where the file asks for ≥ 10,000 or ≥ 20,000."""
@@ -139,6 +143,7 @@ class Run:
     checks: list[Check] = field(default_factory=list)
     events: list[tuple[float, str]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    unable: str = ""
     cleanup: ExitStack = field(default_factory=ExitStack)
     chance: random.Random = field(init=False)
     _began: float = field(default_factory=time.perf_counter)
@@ -231,9 +236,12 @@ class Run:
 
 
 def carry_out(chosen: Experiment, scale: Scale, seed: int, stands: Stands) -> Run:
-    """One run; whatever it started is put right, also when it fails."""
+    """One run; whatever it started is put right, also when it fails. What the machine cannot do is said, not judged."""
     run = Run(chosen, scale, seed, stands)
     with run.cleanup:
-        chosen.run(run)
+        try:
+            chosen.run(run)
+        except Unable as reason:
+            run.unable = str(reason)
     run.note("over")
     return run

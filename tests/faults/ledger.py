@@ -11,6 +11,7 @@ class Entry:
 
     `outcome` is `ok`, `refused` (429 or 503, in time), `late`, `wrong` (other bytes than the right ones), `reset`, or a
     status. `latency` counts from `due`: a client that cannot keep up makes nothing look better.
+    `detail` says what came instead of a right answer, or whose answer it was where several may answer.
     """
 
     number: int

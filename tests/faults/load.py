@@ -30,12 +30,16 @@ _REFUSALS = (429, 503)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request and the body of its right answer; None takes any answer of status 200."""
+    """One request and the body of its right answer; None takes any answer of status 200.
+
+    Where several versions may answer, `named` has the right answer of each, and the ledger keeps whose it was.
+    """
 
     path: str
     body: bytes
     answer: bytes | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    named: tuple[tuple[bytes, str], ...] = ()
 
 
 @dataclass
@@ -57,7 +61,8 @@ class Client:
     began: float
     tls: ssl.SSLContext | None = None
     headers: Sequence[tuple[str, str]] = ()
-    in_flight: int = 0
+    waiting: dict[int, float] = field(default_factory=dict)
+    next_due: float = 0.0
     over: bool = False
     decided: list[Entry] = field(default_factory=list)
     _idle: list[_Line] = field(default_factory=list)
@@ -80,6 +85,7 @@ class Client:
             task.add_done_callback(self._tasks.discard)
             number += 1
             due += chance.expovariate(self.rate)
+            self.next_due = due
             if number % 16 == 0:
                 await asyncio.sleep(0)
         if self._tasks:
@@ -92,26 +98,27 @@ class Client:
             line.writer.close()
 
     async def _ask(self, number: int, due: float) -> None:
-        self.in_flight += 1
+        self.waiting[number] = due
         status, detail = 0, ""
         question = self.questions[number % len(self.questions)]
         try:
             async with asyncio.timeout(max(0.01, due + self.deadline_s - self.now)):
                 status, body = await self.exchange(question, number)
             outcome = self._judge(question, status, body)
-            detail = "" if outcome == "ok" else body[:160].decode(errors="replace")
+            detail = dict(question.named).get(body, "") if outcome == "ok" else body[:160].decode(errors="replace")
         except TimeoutError:
             outcome = "late"
         except (OSError, EOFError, ValueError) as error:
             outcome, detail = "reset", f"{type(error).__name__}: {error}"
         finally:
-            self.in_flight -= 1
+            del self.waiting[number]
         self.decided.append(Entry(number, due, self.now - due, outcome, status, detail))
 
     @staticmethod
     def _judge(question: Question, status: int, body: bytes) -> str:
         if status == 200:
-            return "ok" if question.answer is None or body == question.answer else "wrong"
+            right = body in dict(question.named) if question.named else question.answer in (None, body)
+            return "ok" if right else "wrong"
         return "refused" if status in _REFUSALS else str(status)
 
     async def exchange(self, question: Question, number: int) -> tuple[int, bytes]:
@@ -166,6 +173,7 @@ class Load:
     headers: Sequence[tuple[str, str]] = ()
     ledger: Ledger = field(default_factory=Ledger)
     in_flight: int = 0
+    _decided_until: float = 0.0
     _began: float = 0.0
     _process: "subprocess.Popen[bytes] | None" = None
     _reader: threading.Thread | None = None
@@ -184,6 +192,7 @@ class Load:
         asked = [asdict(question) for question in self.questions]
         for each in asked:
             each["body"], each["answer"] = each["body"].decode(), each["answer"] and each["answer"].decode()
+            each["named"] = [(answer.decode(), name) for answer, name in each["named"]]
         order = {"url": self.url, "questions": asked, "rate": self.rate, "deadline_s": self.deadline_s}
         self._order({**order, "seed": self.seed, "began": self._began, "headers": self.headers})
         self._reader = threading.Thread(target=self._read, name="ledger", daemon=True)
@@ -224,6 +233,13 @@ class Load:
             assert time.monotonic() < end, f"only {len(self.ledger.entries)} of {goal} requests were decided"
             time.sleep(0.05)
 
+    def settle(self, until: float) -> None:
+        """Wait until everything that was due before then is decided."""
+        end = time.monotonic() + self.deadline_s + 30
+        while self._decided_until < until:
+            assert time.monotonic() < end, "a request is neither answered nor given up"
+            time.sleep(0.02)
+
     def _order(self, order: Mapping[str, object]) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
@@ -237,6 +253,7 @@ class Load:
             told = json.loads(line)
             self.in_flight = told["in_flight"]
             self.ledger.entries += [Entry(*row) for row in told["decided"]]
+            self._decided_until = told["decided_until"]
 
 
 def main() -> None:
@@ -266,7 +283,9 @@ async def _tell(client: Client) -> None:
         done = work.done()
         decided, client.decided = client.decided, []
         rows = [[e.number, e.due, e.latency, e.outcome, e.status, e.detail] for e in decided]
-        sys.stdout.write(json.dumps({"in_flight": client.in_flight, "decided": rows}) + "\n")
+        until = min(client.next_due, *client.waiting.values()) if client.waiting else client.next_due
+        told = {"in_flight": len(client.waiting), "decided": rows, "decided_until": until}
+        sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
         if done:
             return work.result()
@@ -276,7 +295,8 @@ async def _tell(client: Client) -> None:
 def _question(given: Mapping[str, Any]) -> Question:
     answer = None if given["answer"] is None else given["answer"].encode()
     headers = tuple((name, value) for name, value in given["headers"])
-    return Question(given["path"], given["body"].encode(), answer, headers)
+    named = tuple((answer.encode(), name) for answer, name in given["named"])
+    return Question(given["path"], given["body"].encode(), answer, headers, named)
 
 
 def right_answers(url: str, questions: Sequence[Question]) -> list[Question]:

@@ -33,6 +33,7 @@ def as_document(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "injection": run.experiment.injection,
             "seed": run.seed,
             "passed": run.passed,
+            "unable": run.unable,
             "checks": [asdict(check) for check in run.checks],
             "figures": run.figures,
             "events": run.events,
@@ -62,6 +63,8 @@ def _row(name: str, runs: Sequence[Run]) -> str:
     outcomes: Mapping[str, int] = _summed(runs)
     failed = sum(count for outcome, count in outcomes.items() if outcome != "ok")
     verdict = "held" if all(run.passed for run in runs) else "**did not hold**"
+    if runs[0].unable:
+        verdict = f"not run: {runs[0].unable}"
     title = runs[0].experiment.title
     counts = f"{requests or '–'} | {failed if requests else '–'}"
     return f"| [{name}](#{name.lower()}) | {title} | {len(runs)} | {counts} | {verdict} |\n"

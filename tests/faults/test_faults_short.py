@@ -21,4 +21,6 @@ def stands() -> Iterator[Stands]:
 @pytest.mark.parametrize("name", sorted(name for name, each in REGISTRY.items() if each.short))
 def test_the_hypothesis_holds(name: str, stands: Stands) -> None:
     run = carry_out(REGISTRY[name], SHORT, seed=1, stands=stands)
+    if run.unable:
+        pytest.skip(run.unable)
     assert run.passed, "\n".join(run.failures)

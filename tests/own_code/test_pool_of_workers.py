@@ -243,3 +243,20 @@ async def test_a_silent_worker_gets_nothing_and_its_late_answer_is_discarded(tmp
 
 def _runs_of_warm_up() -> int:
     return 3
+
+
+async def test_the_last_worker_is_asked_though_it_was_set_aside(tmp_path: Path) -> None:
+    """Its peer ends, as in an update: who waits in the queue is told that there is somebody who can answer."""
+    (tmp_path / "well").mkdir()
+    (tmp_path / "odd").mkdir()
+    odd_code = COUNTS.replace("    runs += 1\n", "    runs += 1\n    if runs < 40:\n        raise RuntimeError\n")
+    with running_worker(tmp_path / "well", COUNTS) as well, running_worker(tmp_path / "odd", odd_code) as odd:
+        async with Asking(well.path, odd.path) as asking:
+            await asking.until(lambda: len(asking.pool.hellos) == 2)
+            async with asyncio.timeout(LONG_S):
+                while not asking.seen.aside:
+                    await asyncio.gather(*(asking.ask(0) for _ in range(4)), return_exceptions=True)
+            assert asking.seen.aside == ["failing"]
+            asking.pool.follow([str(odd.path)])
+            await asking.until(lambda: len(asking.pool.hellos) == 1)
+            assert asking.pool.capacity > 0

@@ -364,7 +364,12 @@ class WorkerPool:
     # how the workers stand
 
     def _takes_work(self, connection: Connection, now: float) -> bool:
-        return connection.standing is Standing.WELL and not connection.flows and not self._is_stuck(connection, now)
+        if connection.standing is Standing.SILENT or connection.flows or self._is_stuck(connection, now):
+            return False
+        return connection.standing is Standing.WELL or not self._any_well()
+
+    def _any_well(self) -> bool:
+        return any(each.standing is Standing.WELL for each in self._live)
 
     def _is_stuck(self, connection: Connection, now: float) -> bool:
         front = connection.front()
@@ -375,7 +380,7 @@ class WorkerPool:
     def _may_take(self, connection: Connection, job: Job, now: float) -> bool:
         if connection in job.holders or connection.flows or connection.standing is Standing.SILENT:
             return False
-        if connection.standing is Standing.ASIDE and any(each.standing is Standing.WELL for each in self._live):
+        if connection.standing is Standing.ASIDE and self._any_well():
             return False
         if not connection.jobs:
             return True

@@ -1,0 +1,186 @@
+"""Partitions: a worker that cannot be reached, in both directions or one, and a node that stands still.
+
+Workers listen on Unix sockets, which no network namespace cuts off; so the path of a worker's socket is taken over by a
+relay, which a partition stops: what is sent meanwhile is held, as TCP would repeat it, and no connection is closed.
+"""
+
+import asyncio
+import os
+import signal
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import psutil
+from tests.faults.experiment import Run, experiment
+from tests.faults.stand import Service, Stand, within
+
+_EJECTED_S = 6.0
+
+
+class Relay:
+    """Stands where a worker's socket was, and hands on to it unless `cut`."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self.requests_cut = threading.Event()
+        self.answers_cut = threading.Event()
+        self.passed = 0
+        self._real = socket.with_suffix(".real")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.socket.rename(self._real)
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+        if self._real.exists():
+            self._real.rename(self.socket)
+
+    def cut(self, *, requests: bool, answers: bool) -> None:
+        """Part the two sides in these directions."""
+        for wanted, event in ((requests, self.requests_cut), (answers, self.answers_cut)):
+            event.set() if wanted else event.clear()
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_unix_server(self._carry, str(self.socket))
+
+    async def _end(self) -> None:
+        self._server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(str(self._real))
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pass(reader, back, self.requests_cut))
+                both.create_task(self._pass(there, writer, self.answers_cut))
+        except* OSError:
+            pass
+        finally:
+            back.close()
+            writer.close()
+
+    async def _pass(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, cut: threading.Event) -> None:
+        while data := await source.read(1 << 16):
+            while cut.is_set():  # noqa: ASYNC110  (set from another thread)
+                await asyncio.sleep(0.01)
+            self.passed += len(data)
+            to.write(data)
+            with suppress(ConnectionError):
+                await to.drain()
+        to.close()
+
+
+def _sockets(service: Service) -> list[Path]:
+    """Where its workers listen."""
+    names = service.stand.control("GET", f"/services/{service.name}").json()["workers"]
+    return [service.stand.platform.places.workers / name for name in names]
+
+
+def _partition(run: Run, name: str, *, requests: bool, answers: bool) -> None:
+    stand = run.stands.fresh("--servers", "1")
+    run.cleanup.callback(run.stands.discard, stand)
+    service = stand.linear(name, isolation="process", replicas=2)
+    relay = run.cleanup.enter_context(Relay(run.chance.choice(_sockets(service))))
+    _through(stand, service, relay)
+    with run.load(service, rate=min(run.scale.rate, 150.0)) as load:
+        run.steady(load)
+        before, asked = _aside(service), relay.passed
+        run.check("bytes to the worker before", asked, at_least=1)
+        run.inject("the link is cut", lambda: relay.cut(requests=requests, answers=answers))
+        noticed = within(lambda: _aside(service) > before, limit_s=30.0)
+        load.wait_s(run.scale.fault_s if run.scale.short else 30.0)
+        passed = relay.passed
+        run.inject("the link is whole", lambda: relay.cut(requests=False, answers=False))
+        back = within(lambda: relay.passed > passed + 1000 or len(_sockets(service)) == 2, limit_s=30.0)
+        run.after(load)
+    run.check_no_failures(load)
+    run.check("set aside", noticed, at_most=30.0 if run.scale.short else _EJECTED_S, unit="s")
+    run.check("two workers that can be reached again", back, at_most=30.0 if run.scale.short else 5.0, unit="s")
+    run.check("longest wait of a request", load.ledger.quantile(1.0), at_most=10.0, unit="s")
+
+
+def _through(stand: Stand, service: Service, relay: Relay) -> None:
+    """The model server connects anew, through the relay."""
+    victim = stand.platform.pid_of("model-server-0")
+    os.kill(victim, signal.SIGTERM)
+    within(lambda: stand.platform.pid_of("model-server-0") != victim, limit_s=60.0)
+    stand.wait_ready()
+
+    def passes() -> bool:
+        service.ask(1.0)
+        return relay.passed > 0
+
+    within(passes, limit_s=30.0)
+
+
+def _aside(service: Service) -> float:
+    return service.total("modelyard_workers_set_aside_total")
+
+
+@experiment(
+    "N01",
+    short=False,
+    injection="a relay on the worker's Unix socket holds both directions for 30 s, and closes nothing",
+)
+def parted_worker(run: Run) -> None:
+    """One of two workers is behind a link that carries nothing."""
+    _partition(run, "parted", requests=True, answers=True)
+
+
+@experiment("N02", short=False, injection="a relay on the worker's Unix socket holds the answers only, for 30 s")
+def one_way(run: Run) -> None:
+    """The worker hears everything, and nobody hears it."""
+    _partition(run, "one-way", requests=False, answers=True)
+
+
+@experiment("N03", short=False)
+def lost_node(run: Run) -> None:
+    """One of two nodes stands still with all its workers, and returns."""
+    stand = run.stands.fresh("--nodes", "2", "--servers", "1")
+    run.cleanup.callback(run.stands.discard, stand)
+    service = stand.linear("spread", isolation="process", replicas=2)
+    within(lambda: all(_ready_on(stand, node) == 1 for node in ("node-1", "node-2")), limit_s=60.0)
+    agent = stand.platform.pid_of("node node-1")
+    own = {process.pid for process in psutil.Process(agent).children(recursive=True)}
+    with run.load(service, rate=min(run.scale.rate, 150.0)) as load:
+        run.steady(load)
+        run.cleanup.callback(_continue, agent)
+        run.inject(f"SIGSTOP to node-1's group, {1 + len(own)} processes", lambda: os.killpg(agent, signal.SIGSTOP))
+        moved = within(lambda: _ready_on(stand, "node-2") == 2, limit_s=90.0)
+        load.wait_s(run.scale.fault_s if run.scale.short else max(0.0, 30.0 - moved))
+        run.inject("SIGCONT", lambda: os.killpg(agent, signal.SIGCONT))
+        back = within(lambda: _state(stand, "node-1") == "ready", limit_s=60.0)
+        ended = within(lambda: len(service.worker_pids()) == 2, limit_s=90.0)
+        run.after(load)
+    run.check_no_failures(load)
+    run.check("its worker ready elsewhere after", moved, at_most=30.0, unit="s")
+    run.check("node ready again after", back, at_most=10.0, unit="s")
+    run.check("workers that run twice", len(service.worker_pids()) - 2, at_most=0)
+    run.check("the copy ended after", ended, at_most=30.0, unit="s")
+
+
+def _state(stand: Stand, name: str) -> str:
+    rows = stand.control("GET", "/nodes").json()["items"]
+    return str(next(row["state"] for row in rows if row["name"] == name))
+
+
+def _ready_on(stand: Stand, name: str) -> int:
+    row = next(row for row in stand.control("GET", "/nodes").json()["items"] if row["name"] == name)
+    return sum(worker["state"] == "ready" and not worker["moving_to"] for worker in row["workers"])
+
+
+def _continue(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGCONT)
