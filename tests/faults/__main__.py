@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.faults.experiment import FULL, REGISTRY, SHORT, Run, Stands, carry_out
 from tests.faults.experiments import load_all
-from tests.faults.report import as_json, as_markdown
+from tests.faults.report import write_report
 
 
 def main() -> int:
@@ -31,10 +31,6 @@ def main() -> int:
             print(f"{name:24} {each.title}")
         return 0
     runs, broken = _run_all(given)
-    if given.report:
-        command = "python -m tests.faults " + " ".join(arg for arg in sys.argv[1:])
-        given.report.write_text(as_markdown(runs, command=command.strip(), note=given.note), encoding="utf-8")
-        given.report.with_suffix(".json").write_text(as_json(runs), encoding="utf-8")
     held, unable = sum(run.passed for run in runs), sum(bool(run.unable) for run in runs)
     more = [f", {count} {what}" for count, what in ((unable, "not run"), (broken, "broke off")) if count]
     print(f"{held} of {len(runs)} runs held{''.join(more)}")
@@ -58,6 +54,8 @@ def _run_all(given: argparse.Namespace) -> tuple[list[Run], int]:
                     stands = Stands()
                     continue
                 runs.append(run)
+                if given.report:
+                    write_report(given.report, runs, note=given.note)
                 verdict = "held" if run.passed else f"not run: {run.unable}" if run.unable else "DID NOT HOLD"
                 print(
                     f"{name} seed {run.seed}: {verdict} in {time.monotonic() - began:.0f} s  {run.figures}", flush=True

@@ -27,6 +27,7 @@ class Relay:
         self.requests_cut = threading.Event()
         self.answers_cut = threading.Event()
         self.passed = 0
+        self._writers: list[asyncio.StreamWriter] = []
         self._real = socket.with_suffix(".real")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
@@ -55,12 +56,15 @@ class Relay:
 
     async def _end(self) -> None:
         self._server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0)
+        self.cut(requests=False, answers=False)
+        for writer in self._writers:
+            writer.transport.abort()
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(tasks, timeout=5)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_unix_connection(str(self._real))
+        self._writers += [writer, back]
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pass(reader, back, self.requests_cut))
