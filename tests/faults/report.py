@@ -17,10 +17,10 @@ Document = Mapping[str, Any]
 _HEAD = """# Faults
 
 Made by `make faults`, which runs `python -m tests.faults --report docs/faults.md`. Each experiment is a hypothesis
-about a real platform (`modelyard up`), a fault, and load that arrives at a fixed rate whatever the answers do (open loop,
-nothing is tried twice by the client). The client's ledger is the judge: a request has failed when its answer was not a
-2xx, came after its deadline, or had other bytes than the right ones. 0 failed of n shows a rate below 3/n with 95 %
-confidence. The small form of an experiment is the same fault with a few hundred requests, as `make test` runs it.
+about a real platform (`modelyard up`), a fault, and load that arrives at a fixed rate whatever the answers do (open
+loop, nothing is tried twice by the client). The client's ledger is the judge: a request has failed when its answer was
+not a 2xx, came after its deadline, or had other bytes than the right ones. 0 failed of n shows a rate below 3/n with
+95 % confidence. The small form of an experiment is the same fault with a few hundred requests, as `make test` runs it.
 
 | experiment | what happens | form | runs | requests | failed | verdict |
 |---|---|---|---|---|---|---|

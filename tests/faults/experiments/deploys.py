@@ -43,7 +43,7 @@ def killed_at_every_step(run: Run) -> None:
                 version = "2" if _live(serving)["version"] == "1" else "1"
                 run.note(f"round {number}: dies at {step}")
                 _die_at(serving, step, version)
-                converged.append(within(lambda: _is_settled(serving), limit_s=60.0))
+                converged.append(within(lambda: _is_settled(serving), limit_s=90.0))
                 third += [f"{step}: {flaw}" for flaw in _flaws(serving, step, version)]
         run.after(load)
     left = [path for path in serving.control.left_over() if path.startswith("incoming")]

@@ -17,6 +17,8 @@ from tests.faults.experiment import Run, experiment
 from tests.faults.stand import Service, Stand, within
 
 _EJECTED_S = 6.0
+_SOME_ANSWERS = 5000
+"""Bytes through the relay that signs of life alone do not make in seconds."""
 
 
 class Relay:
@@ -100,14 +102,14 @@ def _partition(run: Run, name: str, *, requests: bool, answers: bool) -> None:
     _through(stand, service, relay)
     with run.load(service, rate=min(run.scale.rate, 150.0)) as load:
         run.steady(load)
-        before, asked = _aside(service), relay.passed
+        before, asked, pids = _aside(service), relay.passed, service.worker_pids()
         run.check("bytes to the worker before", asked, at_least=1)
         run.inject("the link is cut", lambda: relay.cut(requests=requests, answers=answers))
-        noticed = within(lambda: _aside(service) > before, limit_s=30.0)
+        noticed = within(lambda: _aside(service) > before, limit_s=40.0)
         load.wait_s(run.scale.fault_s if run.scale.short else 30.0)
         passed = relay.passed
         run.inject("the link is whole", lambda: relay.cut(requests=False, answers=False))
-        back = within(lambda: relay.passed > passed + 1000 or len(_sockets(service)) == 2, limit_s=30.0)
+        back = within(lambda: relay.passed > passed + _SOME_ANSWERS or _replaced(service, pids), limit_s=40.0)
         run.after(load)
     run.check_no_failures(load)
     run.check("set aside", noticed, at_most=30.0 if run.scale.short else _EJECTED_S, unit="s")
@@ -127,6 +129,12 @@ def _through(stand: Stand, service: Service, relay: Relay) -> None:
         return relay.passed > 0
 
     within(passes, limit_s=30.0)
+
+
+def _replaced(service: Service, pids: list[int]) -> bool:
+    """Whether two workers are there, not the same two as before."""
+    now = service.worker_pids()
+    return len(now) == 2 and now != pids
 
 
 def _aside(service: Service) -> float:

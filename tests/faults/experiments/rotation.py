@@ -48,7 +48,7 @@ def rotation(run: Run) -> None:
         run.inject("clients take the new key", lambda: load.use(_with(new)))
         load.wait_s(1.0)
         run.inject("a new certificate", lambda: _issue(certificate, private, serial=2))
-        taken = within(lambda: _serial(stand) == 2, limit_s=60.0)
+        taken = within(lambda: _serial(stand) == 2, limit_s=90.0)
         run.inject("the old key is revoked", lambda: control.ask("DELETE", f"/keys/{old['id']}"))
         began = time.monotonic()
         refused_after = _refused_everywhere(stand, old["key"], began)

@@ -192,7 +192,7 @@ def control_plane_away(run: Run) -> None:
         run.inject("SIGCONT control-plane", lambda: os.kill(control, signal.SIGCONT))
         run.after(load)
     run.check_no_failures(load)
-    back = within(lambda: stand.control("GET", "/services/beside").status_code == 200, limit_s=30.0)
+    back = within(lambda: stand.control("GET", "/services/beside").status_code == 200, limit_s=40.0)
     run.check("control API back", back, at_most=30.0, unit="s")
 
 

@@ -132,7 +132,7 @@ def _delete_one(run: Run, stand: Stand, number: int) -> None:
             run.steady(load)
             deleted = load.now
             run.inject("undeploy", lambda: client.undeploy(name))
-            gone = within(lambda: _is_gone(service), limit_s=30.0)
+            gone = within(lambda: _is_gone(service), limit_s=40.0)
             after = load.now
             load.wait_s(1.0)
         for step in ("archive", ""):

@@ -29,7 +29,7 @@ def killed_workers(run: Run) -> None:
             victim = run.chance.choice(service.worker_pids())
             kills.append(load.now)
             run.inject(f"kill -9 worker {victim}", lambda victim=victim: os.kill(victim, signal.SIGKILL))
-            back.append(within(lambda victim=victim: _others(service, victim, 2), limit_s=30.0))
+            back.append(within(lambda victim=victim: _others(service, victim, 2), limit_s=40.0))
             load.wait_s(1.0 if run.scale.short else 10.0 - back[-1])
         run.after(load)
     run.check_no_failures(load)
@@ -49,7 +49,7 @@ def stopped_worker(run: Run) -> None:
         run.cleanup.callback(_wake, victim)
         run.steady(load)
         run.inject(f"SIGSTOP worker {victim}", lambda: os.kill(victim, signal.SIGSTOP))
-        noticed = within(lambda: _aside(service, "silent") > before, limit_s=30.0)
+        noticed = within(lambda: _aside(service, "silent") > before, limit_s=40.0)
         load.wait_s(run.scale.fault_s)
         run.inject(f"SIGCONT worker {victim}", lambda: _wake(victim))
         run.after(load)
@@ -101,7 +101,7 @@ def all_workers_killed(run: Run) -> None:
         for _ in range(1 if run.scale.short else 3):
             for victim in service.worker_pids():
                 run.inject(f"kill -9 worker {victim}", lambda victim=victim: os.kill(victim, signal.SIGKILL))
-            back = within(lambda: len(service.worker_pids()) == 2, limit_s=30.0)
+            back = within(lambda: len(service.worker_pids()) == 2, limit_s=40.0)
             load.wait_s(min(run.scale.fault_s, 10.0))
         run.after(load)
     run.check_no_failures(load)
