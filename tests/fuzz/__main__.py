@@ -22,14 +22,15 @@ def fuzz(name: str, *, runs: int, seconds: float, seed: int) -> tuple[int, bytes
     """How many inputs the target took, and the one that broke a promise."""
     from tests.fuzz.mutation import inputs
     from tests.fuzz.seeds import SEEDS, WORDS
-    from tests.fuzz.targets import TARGETS
+    from tests.fuzz.targets import TARGETS, watching
 
     target, end = TARGETS[name](), time.monotonic() + seconds
     count = 0
     try:
         for data in islice(inputs(SEEDS[name](), WORDS[name], seed=seed), runs):
             try:
-                target(data)
+                with watching():
+                    target(data)
             except Exception:  # noqa: BLE001  (whatever it is, it is what was looked for)
                 traceback.print_exc()
                 return count, data
@@ -50,7 +51,7 @@ def with_atheris(name: str, *, runs: int, seconds: float, seed: int) -> None:
 
     with atheris.instrument_imports(include=COVERED):
         from tests.fuzz.seeds import SEEDS
-        from tests.fuzz.targets import TARGETS
+        from tests.fuzz.targets import TARGETS, watching
     folder = Path(tempfile.mkdtemp(prefix="modelyard-fuzz-"))
     for index, data in enumerate(SEEDS[name]()):
         (folder / f"seed-{index}").write_bytes(data)
@@ -62,7 +63,8 @@ def with_atheris(name: str, *, runs: int, seconds: float, seed: int) -> None:
         f"-max_total_time={seconds:.0f}",
     ]
     atheris.Setup([sys.argv[0], *options, str(folder)], TARGETS[name]())
-    atheris.Fuzz()
+    with watching():
+        atheris.Fuzz()
 
 
 def main() -> int:

@@ -13,7 +13,8 @@ import logging
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -48,7 +49,15 @@ class _Watch(logging.Handler):
             raise record.exc_info[1]
 
 
-logging.getLogger("modelyard").addHandler(_Watch())
+@contextmanager
+def watching() -> Iterator[None]:
+    """Inside the block, what a reader logs with its exception is raised."""
+    watch, log = _Watch(), logging.getLogger("modelyard")
+    log.addHandler(watch)
+    try:
+        yield
+    finally:
+        log.removeHandler(watch)
 
 
 class Http:

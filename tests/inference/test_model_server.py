@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from modelyard.domain.access import KeyRecord, Scope, Verb, key_id, key_mac, make_key
 from modelyard.domain.contract import Golden
-from modelyard.domain.routing import Limits
+from modelyard.domain.routing import Batching, Limits
 
 PEPPER = bytes.fromhex("ab" * 32)
 
@@ -218,17 +219,25 @@ def test_a_service_takes_as_many_requests_as_its_limits_say(packages, servers, k
     server = servers.start(
         kit.table(
             kit.service("slow", kit.backend(model), limits=Limits(requests_per_s=5)),
-            kit.service("shut", kit.backend(model), limits=Limits(max_in_flight=0)),
+            kit.service(
+                "narrow",
+                kit.backend(model),
+                limits=Limits(max_in_flight=1),
+                batching=Batching(max_size=64, max_wait_ms=2000),
+            ),
         )
     )
     with server.client() as client:
         answers = [client.post("/v2/models/slow/infer", json=kit.question()) for _ in range(12)]
-        shut = client.post("/v2/models/shut/infer", json=kit.question())
+        with ThreadPoolExecutor(2) as threads:
+            both = [threads.submit(client.post, "/v2/models/narrow/infer", json=kit.question()) for _ in range(2)]
+        taken, shut = sorted((each.result() for each in both), key=lambda answer: answer.status_code)
     statuses = [answer.status_code for answer in answers]
     assert 5 <= statuses.count(200) <= 7
     limited = answers[statuses.index(429)]
     assert limited.json()["code"] == "rate_limited"
     assert int(limited.headers["retry-after"]) >= 1
+    assert taken.status_code == 200, "the one that waits for others to share its run"
     assert (shut.status_code, shut.json()["code"], shut.headers["retry-after"]) == (503, "overloaded", "1")
 
 

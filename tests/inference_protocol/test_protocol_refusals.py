@@ -211,7 +211,7 @@ def test_every_error_has_a_status_and_only_faults_of_ours_a_500() -> None:
     kinds = everything(ModelyardError)
     assert len(kinds) > 60
     ours = {kind.code for kind in kinds if status_of(kind) == 500}
-    assert ours == {"internal", "run_failed", "start_refused", "artifact_damaged"}
+    assert ours == {"internal", "run_failed", "poison_request", "start_refused", "artifact_damaged"}
     nearest = {kind: next(parent for parent in kind.__mro__ if parent in STATUS) for kind in kinds}
     unmapped = {kind.__name__ for kind, row in nearest.items() if row is ModelyardError and kind is not ModelyardError}
     assert unmapped == set()
