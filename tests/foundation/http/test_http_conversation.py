@@ -322,7 +322,11 @@ def test_what_waits_in_the_accept_queue_is_served_before_the_listener_closes():
         with socket.create_connection(("127.0.0.1", listener.port)) as client:  # the loop does not turn: unaccepted
             client.sendall(get("/queued"))
             await listener.close(2)
-            return await asyncio.to_thread(read_all, client)
+            answer = await asyncio.to_thread(read_all, client)
+        async with asyncio.timeout(10):
+            while listener._edge.connections:  # noqa: ASYNC110  (the server's side ends when it hears that the client's has)
+                await asyncio.sleep(0.01)
+        return answer
 
     assert asyncio.run(main()).endswith(b"/queued")
 
