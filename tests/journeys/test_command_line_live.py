@@ -71,9 +71,11 @@ def test_every_command_of_the_help_works_on_a_live_platform(yard: Yard, digits_b
     _library(yard, digits_bundle, tmp_path)
     _services(yard)
     _governance(yard)
+    _files(yard, tmp_path)
+    _keeping(yard, tmp_path)
     _moving(yard, digits_bundle, tmp_path)
     rest = {name for names in SECTIONS.values() for name in names} - yard.used
-    assert rest <= {"serve", "up", "projects"}, rest
+    assert rest <= {"serve", "up", "projects", "copy"}, rest  # copying takes two platforms, and has a test of its own
 
 
 def _library(yard: Yard, digits_bundle: Path, tmp_path: Path) -> None:
@@ -131,6 +133,36 @@ def _governance(yard: Yard) -> None:
     assert yard.run("history", "digits").stdout
     assert yard.json("history", "--verify")["intact"] is True
     assert yard.json("history", "digits", "--at", "2100-01-01T00:00:00Z")["live"]
+
+
+def _files(yard: Yard, tmp_path: Path) -> None:
+    """Services in files, their numbers, and what is on its way."""
+    file = tmp_path / "digits.json"
+    head = {"apiVersion": "modelyard.io/v1", "kind": "ModelService", "metadata": {"name": "filed"}}
+    file.write_text(json.dumps({**head, "spec": {"model": "digits:1", "isolation": "process"}}))
+    assert "create" in yard.run("plan", "-f", str(file), code=4).stdout
+    yard.run("apply", "-f", str(file))
+    yard.run("diff", "-f", str(file))
+    assert "filed" in yard.run("export").stdout
+    assert "serving" in yard.run("scale", "filed", "2").stdout
+    assert yard.json("rollout", "status", "filed")["phase"] == "serving"
+    yard.run("rollout", "promote", "filed", code=1)
+    yard.run("shadow", "report", "filed", code=1)
+    yard.run("undeploy", "filed")
+
+
+def _keeping(yard: Yard, tmp_path: Path) -> None:
+    """Nodes, secrets, and the whole in one file."""
+    (node,) = yard.json("nodes")
+    assert yard.json("node", node["name"], "--cordon", "--why", "a look")["state"] == "cordoned"
+    assert yard.json("node", node["name"], "--uncordon")["state"] == "ready"
+    (tmp_path / "secret").write_text("sk-a-text")
+    yard.run("secrets", "set", "token", "--from-file", str(tmp_path / "secret"))
+    assert [row["name"] for row in yard.json("secrets", "list")] == ["token"]
+    yard.run("secrets", "delete", "token")
+    file = tmp_path / "all.modelyard"
+    assert yard.json("backup", str(file))["services"] >= 1
+    assert "whole" in yard.run("restore", str(file), "--check").stdout
 
 
 def _moving(yard: Yard, digits_bundle: Path, tmp_path: Path) -> None:
@@ -220,9 +252,8 @@ def test_data_of_a_newer_version_is_refused_and_of_an_older_one_copied_then_migr
         assert re.search(r"hint: .*99\.1", done.stderr), done.stderr
         with closing(sqlite3.connect(records)) as database, database:
             database.execute("DELETE FROM alembic_version WHERE version_num = 'catalog_9999'")
-            database.execute("DELETE FROM alembic_version WHERE version_num = 'traffic_0001'")
-            for table in ("routing_tables",):
-                database.execute(f"DROP TABLE IF EXISTS {table}")
+            database.execute("DELETE FROM alembic_version WHERE version_num = 'backups_0001'")
+            database.execute("DROP TABLE backups")
         assert not list(platform.places.backups.glob("*.db"))
         platform.start()
         assert len(list(platform.places.backups.glob("before-*.db"))) == 1

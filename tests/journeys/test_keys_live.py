@@ -34,6 +34,7 @@ NOT_THERE = {
     "alias": "none",
     "upload": "01J00000000000000000000000",
     "node": "nobody",
+    "secret": "nobody",
 }
 
 

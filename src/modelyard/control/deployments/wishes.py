@@ -123,7 +123,7 @@ def spec_of(
         slo=wish.slo or (present.slo if present else None),
     )
     require_abilities(spec, target)
-    require_secrets(tx, spec.project, spec.env.values())
+    _require_env(tx, spec)
     return spec, how
 
 
@@ -215,9 +215,18 @@ def _require_alone(wish: Wish, what: str, more: Mapping[str, object]) -> None:
             )
 
 
+def _require_env(tx: Transaction, spec: ServiceSpec) -> None:
+    """Refuse variables whose secret is not set, by the name of the field."""
+    try:
+        require_secrets(tx, spec.project, spec.env.values())
+    except NotFound as error:
+        error.details = ({"field": "env", "expected": "names of secrets that are set"},)
+        raise
+
+
 def require_still_servable(tx: Transaction, spec: ServiceSpec) -> None:
     """Refuse a spec of old whose version is no longer approved, or whose secret is gone."""
-    require_secrets(tx, spec.project, spec.env.values())
+    _require_env(tx, spec)
     if spec.upstream is not None:
         upstream_answerer(tx, spec.project, spec.upstream)
     elif spec.graph is not None:
