@@ -71,6 +71,7 @@ def _attach(run: Run, pid: int, trace: Path) -> "subprocess.Popen[bytes]":
     calls = "trace=fsync,fdatasync,pwrite64,write,writev,sendto,sendmsg"
     command = ["strace", "-f", "-y", "-tt", "-s", "5000", "-e", calls, "-o", str(trace), "-p", str(pid)]
     tracer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    run.cleanup.enter_context(tracer)  # waits for it and closes its pipe, after it was ended
     run.cleanup.callback(tracer.kill)
     within(lambda: tracer.poll() is not None or _is_traced(pid), limit_s=20.0)
     if tracer.poll() is not None or not _is_traced(pid):
