@@ -220,7 +220,7 @@ def _require_env(tx: Transaction, spec: ServiceSpec) -> None:
     try:
         require_secrets(tx, spec.project, spec.env.values())
     except NotFound as error:
-        error.details = ({"field": "env", "expected": "names of secrets that are set"},)
+        error.details = ({"field": "env", "expected": f"names of secrets that are set; {error.hint}"},)
         raise
 
 
