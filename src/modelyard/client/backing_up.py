@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import BackupDamaged, Conflict, StorageFull
+from modelyard.foundation.durable import sync
 from modelyard.foundation.sealed_tar import LAST_LINE_BYTES, sealed_digest
 
 
@@ -67,11 +68,7 @@ class BackupFile:
         os.close(self._fd)
         self._fd = -1
         self._partial.rename(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self._path.parent)
         return Backup(path=self._path, size_bytes=self._size, sha256=digest, summary=json.loads(summary or "{}"))
 
     def _put(self, data: bytes) -> None:

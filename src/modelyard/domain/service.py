@@ -29,12 +29,12 @@ class Replicas:
     @property
     def least(self) -> int:
         """The lowest number at any hour."""
-        return min(self.min, *(window.min for window in self.scaling.schedule), self.min)
+        return min((self.min, *(window.min for window in self.scaling.schedule)))
 
     @property
     def most(self) -> int:
         """The highest number at any hour."""
-        return max(self.max, *(window.max for window in self.scaling.schedule), self.max)
+        return max((self.max, *(window.max for window in self.scaling.schedule)))
 
     @property
     def may_sleep(self) -> bool:

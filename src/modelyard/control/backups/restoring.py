@@ -28,6 +28,7 @@ from modelyard.control.records import open_records, read_copy
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import BackupDamaged, InvalidRequest, NotFound, StorageFull
 from modelyard.foundation.documents import from_json
+from modelyard.foundation.durable import sync
 from modelyard.foundation.places import Places
 from modelyard.foundation.sealed_tar import BLOCK, check_seal, unpack
 from modelyard.ports.artifact_store import ArtifactStore
@@ -95,7 +96,7 @@ def restore_platform(file: Path, data: Path, *, store: OpenStore) -> Restored:
         if data.exists():
             data.rmdir()
         staging.rename(data)
-        _sync(data.parent)
+        sync(data.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Restored(summary=summary, data=data, sha256=digest)
@@ -148,12 +149,4 @@ def _note(places: Places, summary: Summary, digest: str) -> None:
     finally:
         records.close()
     for folder, _, _ in os.walk(places.data):
-        _sync(Path(folder))
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        sync(Path(folder))

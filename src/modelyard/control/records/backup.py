@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection, create_engine
 
 from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.foundation.durable import sync
 
 
 def back_up(source: Path, target: Path) -> None:
@@ -22,9 +23,9 @@ def back_up(source: Path, target: Path) -> None:
             origin.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")
         check(partial)
-        _sync(partial)
+        sync(partial)
         partial.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
@@ -38,7 +39,7 @@ def restore(copy: Path, target: Path) -> None:
         with suppress(FileNotFoundError):
             target.with_name(target.name + companion).unlink()
     target.with_name(f".{target.name}.restored").rename(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 @contextmanager
@@ -62,11 +63,3 @@ def check(file: Path) -> None:
         raise InvalidRequest(f"{file.name} is not a copy of the records: {error}") from error
     if answers != [("ok",)]:
         raise InvalidRequest(f"{file.name} is damaged", hint="use another copy")
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
