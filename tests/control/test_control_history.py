@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from modelyard.control.history import (
     ANCHOR_FILE,
@@ -18,6 +18,7 @@ from modelyard.control.history import (
     live_at,
     verify,
 )
+from modelyard.control.history.tables import history
 from modelyard.control.identity import LOCAL, system_actor
 from modelyard.domain.errors.platform import Conflict, Forbidden
 
@@ -241,6 +242,25 @@ async def test_history_over_http_filters_pages_and_verifies(guarded, serving, ma
     assert verified["intact"]
     assert verified["entries"] >= 6
     assert (bad.status_code, nothing.json()["live"]) == (422, [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [("12:00:00", 1), ("12:00:00.700", 1), ("12:00:00.500", 0), ("11:59:59", 0)]
+)
+async def test_a_time_to_the_second_means_its_end(guarded, serving, make_key, asked, found):
+    with guarded.database.begin() as tx:
+        append(
+            tx,
+            actor=ROBOT,
+            action=SERVICE_REVISION_LIVE,
+            subject="service/quick",
+            project="default",
+            payload={"version": "1"},
+        )
+        tx.execute(update(history).values(at=datetime(2026, 1, 1, 12, 0, 0, 600_000, tzinfo=UTC)))
+    async with serving(guarded, make_key(guarded, "read:default")) as client:
+        answer = await client.get(f"/api/v1/history?at=2026-01-01T{asked}Z&service=quick")
+    assert len(answer.json()["live"]) == found
 
 
 async def test_history_of_other_projects_is_not_shown(guarded, serving, make_key, add_version):

@@ -118,6 +118,24 @@ def test_a_key_has_so_many_in_flight(tmp_path) -> None:
     assert mine.enter()
 
 
+def test_a_process_that_waited_for_the_lock_does_not_take_the_bucket_for_a_new_one(tmp_path) -> None:
+    late, early = (SharedLimits(tmp_path / "limits", records=64) for _ in range(2))
+    waiting, taking = late.bucket("key", 5.0), early.bucket("key", 5.0)
+    began = threading.Event()
+
+    def take() -> float:
+        began.set()
+        return waiting.take()
+
+    with ThreadPoolExecutor(1) as pool:
+        with early.locked():
+            answer = pool.submit(take)
+            began.wait()
+            time.sleep(0.05)  # it has begun, and waits
+            assert [taking._take_share(early.cells) for _ in range(5)] == [0.0] * 5
+        assert answer.result() > 0.0
+
+
 @pytest.fixture
 def pair(kit, packages, servers, pepper):
     """Two servers of one machine with a key that has these limits."""

@@ -139,7 +139,7 @@ def set_quota(client: Client, *, name: str, per_day: int | None, per_month: int 
 
 @click.command(short_help="Who did what, what was live when.")
 @click.argument("service", required=False)
-@click.option("--at", "moment", help="Time (ISO 8601): what answered for SERVICE then.")
+@click.option("--at", "moment", help="Time (ISO 8601; to the second: its end): what answered for SERVICE then.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Entries.")
 @click.option("--verify", is_flag=True, help="Check the whole chain for tampering.")
 @json_option

@@ -17,7 +17,9 @@ class HistoryQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    at: datetime | None = Field(default=None, description="With `service`: what answered for it then.")
+    at: datetime | None = Field(
+        default=None, description="With `service`: what answered for it then; a time to the second means its end."
+    )
     service: str | None = Field(default=None, max_length=63)
     project: str | None = Field(default=None, max_length=63, description="Default with `service`: the caller's own.")
     subject: str | None = Field(default=None, max_length=255, examples=["model/digits"])
@@ -33,6 +35,12 @@ class HistoryQuery(BaseModel):
     def in_utc(cls, moment: datetime | None) -> datetime | None:
         """A moment without a zone is one of UTC."""
         return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+    @field_validator("at")
+    @classmethod
+    def whole_second(cls, moment: datetime | None) -> datetime | None:
+        """Clocks print whole seconds: what began to answer within the one that is named did answer in it."""
+        return moment.replace(microsecond=999_999) if moment is not None and moment.microsecond == 0 else moment
 
 
 class ActorDocument(BaseModel):

@@ -141,8 +141,7 @@ class TokenBucket:
 
     def take(self, now: float | None = None) -> float:
         """0 when the request may pass, else the seconds after which another try can succeed."""
-        now = machine_clock() if now is None else now
-        if self._left >= 1.0 and now < self._until:
+        if self._left >= 1.0 and (machine_clock() if now is None else now) < self._until:
             self._left -= 1.0
             return 0.0
         limits = self._limits
@@ -162,7 +161,7 @@ class TokenBucket:
         limits = self._limits
         limits.lock()
         try:
-            if self._take_share(limits.cells, now, least=count - kept):
+            if self._take_share(limits.cells, least=count - kept):
                 self._left = kept
                 return False
             self._left += kept - (count - 1)
@@ -174,7 +173,9 @@ class TokenBucket:
         """`count` of the tokens that `take_many` took just now were not needed."""
         self._left += count
 
-    def _take_share(self, cells: "memoryview[float]", now: float, *, least: float = 1.0) -> float:
+    def _take_share(self, cells: "memoryview[float]", now: float | None = None, *, least: float = 1.0) -> float:
+        # The time is read under the lock: one from before it may lie before the last change of another process.
+        now = machine_clock() if now is None else now
         at = self._at
         before = cells[at + 2]
         tokens = self._size  # of a new bucket, or one of before the machine started
