@@ -2,6 +2,7 @@
 
 from modelyard.inference.batching.batcher import Batcher, BatchLimits, Observer
 from modelyard.inference.batching.call import Call
+from modelyard.inference.batching.each import EachAlone
 from modelyard.inference.batching.lane import Lane
 from modelyard.inference.batching.local import LocalRunner
 from modelyard.inference.batching.pace import Pace
@@ -13,6 +14,7 @@ __all__ = [
     "Batcher",
     "Call",
     "Done",
+    "EachAlone",
     "Lane",
     "LocalRunner",
     "Observer",

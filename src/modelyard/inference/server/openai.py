@@ -6,7 +6,6 @@ faster than the client takes it; a client that goes ends the request there too.
 """
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -14,13 +13,14 @@ from typing import Final
 
 from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.edge import UnsupportedMediaType
-from modelyard.domain.errors.inference import DeadlineExceeded, ModelNotFound, UpstreamFailed, UpstreamTimeout
+from modelyard.domain.errors.inference import ModelNotFound, UpstreamFailed, UpstreamTimeout
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.outbound import Answer, Question
-from modelyard.inference.admission import Caller, Gate, Hold
-from modelyard.inference.routing import ServedBackend, Service, Switchboard
+from modelyard.inference.admission import Caller
+from modelyard.inference.routing import ServedBackend, Switchboard
 from modelyard.inference.server.addresses import Address, Page
 from modelyard.inference.server.answers import error_headers
+from modelyard.inference.server.errands import Errand, Errands
 from modelyard.inference.server.reach import service_to_ask
 from modelyard.inference.upstreams import (
     Chat,
@@ -34,7 +34,6 @@ from modelyard.inference.upstreams import (
     write_openai_error,
 )
 
-_log = logging.getLogger(__name__)
 TARGETS: Final[Mapping[Page, str]] = {
     Page.CHAT: "/chat/completions",
     Page.COMPLETIONS: "/completions",
@@ -47,19 +46,13 @@ _PASSED_ON: Final = (b"traceparent", b"tracestate")
 _MOST_REFUSAL_BYTES: Final = 256 << 10
 
 
-@dataclass(slots=True, eq=False)
-class _Asked:
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Asked(Errand):
     """One question under way."""
 
     chat: Chat
     target: str
-    request: Request
-    reply: Reply
-    service: Service
-    backend: ServedBackend
     client: UpstreamClient
-    gate: Gate | Hold | None
-    started: float
 
 
 class OpenAiDoor:
@@ -67,7 +60,7 @@ class OpenAiDoor:
 
     def __init__(self, board: Switchboard) -> None:
         self._board = board
-        self._asking: set[asyncio.Task[None]] = set()
+        self._errands = Errands()
 
     def answer(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         """Take one question; it is answered when the upstream has answered."""
@@ -76,14 +69,7 @@ class OpenAiDoor:
         except ModelyardError as error:
             _refuse(request, reply, error)
             return
-        task = asyncio.get_running_loop().create_task(_relay(asked), name=f"relay {asked.service.name}")
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
-
-        def end() -> None:  # not before its first step: what never began could not book its end
-            task.get_loop().call_soon(task.cancel)
-
-        reply.on_disconnect(end)
+        self._errands.start(_relay(asked), reply, name=f"relay {asked.service.name}")
 
     def _admit(self, address: Address, request: Request, reply: Reply, caller: Caller) -> _Asked:
         started = perf_counter()
@@ -108,33 +94,38 @@ class OpenAiDoor:
             service.leave(gate)
             measures.rejected(error.code)
             raise
-        return _Asked(chat, TARGETS[address.page], request, reply, service, backend, client, gate, started)
+        return _Asked(
+            chat=chat,
+            target=TARGETS[address.page],
+            client=client,
+            request=request,
+            reply=reply,
+            service=service,
+            backend=backend,
+            gate=gate,
+            started=started,
+        )
 
 
 async def _relay(asked: _Asked) -> None:
-    """Ask, pass on, and book how it ended; every way out is booked once."""
-    service, reply = asked.service, asked.reply
+    request, reply = asked.request, asked.reply
+    await asked.carry_out(
+        _ask(asked),
+        allowed_s=_allowed_s(asked),
+        write=lambda error: stream_error(error, request_id=request.id),
+        refuse=lambda error: _refuse(request, reply, error, backend=asked.backend),
+        unforeseen=lambda: UpstreamFailed("the upstream's answer could not be passed on"),
+    )
+    if not reply.is_finished and not reply.closed:
+        reply.abort()
+
+
+async def _ask(asked: _Asked) -> bool:
     headers = [(b"content-type", b"application/json"), (b"x-request-id", asked.request.id.encode())]
     headers += [(name, value) for name in _PASSED_ON if (value := asked.request.get(name)) is not None]
     question = Question("POST", asked.target, headers, asked.chat.body_for(asked.client.upstream))
-    try:
-        async with asyncio.timeout(_allowed_s(asked)), asked.client.ask(question) as answer:
-            predicted = await _pass_on(asked, answer)
-    except asyncio.CancelledError:
-        service.leave(asked.gate)
-        service.measures.lost("cancelled", "cancelled")
-        raise
-    except TimeoutError:
-        _fail(asked, DeadlineExceeded("the upstream's answer was not there by the deadline", hint="allow more time"))
-    except ModelyardError as error:
-        _fail(asked, error)
-    except Exception:  # noqa: BLE001  (the edge of a task: one answer that nobody foresaw)
-        _log.exception("an answer could not be relayed", extra={"request_id": asked.request.id})
-        _fail(asked, UpstreamFailed("the upstream's answer could not be passed on"))
-    else:
-        (service.answered if predicted else service.leave)(asked.gate)
-    if not reply.is_finished and not reply.closed:
-        reply.abort()
+    async with asked.client.ask(question) as answer:
+        return await _pass_on(asked, answer)
 
 
 async def _pass_on(asked: _Asked, answer: Answer) -> bool:
@@ -208,20 +199,6 @@ def _allowed_s(asked: _Asked) -> float | None:
     if asked.chat.stream:
         bounds_ms.append(asked.client.upstream.stream_timeout_ms)
     return min(bounds_ms) / 1000 if bounds_ms else None
-
-
-def _fail(asked: _Asked, error: ModelyardError) -> None:
-    """Book the failure and say it: as an error document, or as the last event of a stream that began."""
-    asked.service.leave(asked.gate)
-    asked.service.book_failure(error)
-    reply = asked.reply
-    if reply.closed or reply.is_finished:
-        return
-    if reply.is_answered:
-        reply.write(stream_error(error, request_id=asked.request.id))
-        reply.finish()
-    else:
-        _refuse(asked.request, reply, error, backend=asked.backend)
 
 
 def _refuse(request: Request, reply: Reply, error: ModelyardError, *, backend: ServedBackend | None = None) -> None:

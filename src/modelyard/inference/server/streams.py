@@ -5,43 +5,35 @@ last one. Parts are made no faster than the client takes them, and a client that
 way out is booked once, as one request.
 """
 
-import asyncio
-import logging
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.edge import UnsupportedMediaType
-from modelyard.domain.errors.inference import DeadlineExceeded, RunFailed
+from modelyard.domain.errors.inference import RunFailed
 from modelyard.domain.errors.platform import NotSupported
 from modelyard.foundation.http.exchange import Reply, Request
-from modelyard.inference.admission import Caller, Gate, Hold
+from modelyard.inference.admission import Caller
 from modelyard.inference.protocol import InferRequest, read_generate, write_error, write_generate
-from modelyard.inference.routing import Flow, ServedBackend, Service, Switchboard
+from modelyard.inference.routing import Flow, Service, Switchboard
 from modelyard.inference.server.addresses import Address
 from modelyard.inference.server.answers import send_error
+from modelyard.inference.server.errands import Errand, Errands
 from modelyard.inference.server.predicting import shorter
 from modelyard.inference.server.reach import service_to_ask
 
 _EVENTS: Final = "text/event-stream; charset=utf-8"
 _JSON: Final = b"application/json"
 _OK: Final = 200
-_log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class _Streamed:
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Streamed(Errand):
     """One stream under way."""
 
     parsed: InferRequest
     flow: Flow
-    request: Request
-    reply: Reply
-    service: Service
-    backend: ServedBackend
-    gate: Gate | Hold | None
-    started: float
     left_s: float
 
 
@@ -50,7 +42,7 @@ class StreamDoor:
 
     def __init__(self, board: Switchboard) -> None:
         self._board = board
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._errands = Errands()
 
     def answer(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         """Take one request; raises nothing."""
@@ -62,14 +54,7 @@ class StreamDoor:
             service.measures.rejected(error.code)
             send_error(request, reply, error)
             return
-        task = asyncio.get_running_loop().create_task(_stream(streamed), name=f"stream {service.name}")
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-
-        def end() -> None:  # not before its first step: what never began could not book its end
-            task.get_loop().call_soon(task.cancel)
-
-        reply.on_disconnect(end)
+        self._errands.start(_stream(streamed), reply, name=f"stream {service.name}")
 
 
 def _admit(address: Address, request: Request, reply: Reply, service: Service, caller: Caller) -> _Streamed:
@@ -93,35 +78,36 @@ def _admit(address: Address, request: Request, reply: Reply, service: Service, c
     except ModelyardError:
         service.leave(gate)
         raise
-    return _Streamed(parsed, flow, request, reply, service, backend, gate, started, left_s)
+    return _Streamed(
+        parsed=parsed,
+        flow=flow,
+        left_s=left_s,
+        request=request,
+        reply=reply,
+        service=service,
+        backend=backend,
+        gate=gate,
+        started=started,
+    )
 
 
 async def _stream(asked: _Streamed) -> None:
-    service = asked.service
+    request = asked.request
     try:
-        async with asyncio.timeout(asked.left_s):
-            await _pass_on(asked)
-    except asyncio.CancelledError:
-        service.leave(asked.gate)
-        service.measures.lost("cancelled", "cancelled")
-        raise
-    except TimeoutError:
-        _fail(asked, DeadlineExceeded("the answer was not complete by the deadline", hint="allow more time"))
-    except ModelyardError as error:
-        _fail(asked, error)
-    except Exception as error:  # noqa: BLE001  (the edge of a task: one answer that nobody foresaw)
-        _log.exception("a stream failed", extra={"request_id": asked.request.id})
-        failure = RunFailed("the model's answer cannot be written", hint="the server's log has the reason")
-        failure.__cause__ = error
-        _fail(asked, failure)
-    else:
-        service.answered(asked.gate)
-        asked.backend.measures.relayed(started=asked.started, tokens={})
+        await asked.carry_out(
+            _pass_on(asked),
+            allowed_s=asked.left_s,
+            write=lambda error: b"data: %b\n\n" % write_error(error, request_id=request.id)[1],
+            refuse=lambda error: send_error(request, asked.reply, error, headers=asked.backend.headers),
+            unforeseen=lambda: RunFailed(
+                "the model's answer cannot be written", hint="the server's log has the reason"
+            ),
+        )
     finally:
         asked.flow.close()
 
 
-async def _pass_on(asked: _Streamed) -> None:
+async def _pass_on(asked: _Streamed) -> bool:
     reply, backend = asked.reply, asked.backend
     assert backend.signature is not None
     async for outputs in asked.flow:
@@ -139,22 +125,10 @@ async def _pass_on(asked: _Streamed) -> None:
     if not reply.is_answered:
         _begin(asked)
     reply.finish()
+    backend.measures.relayed(started=asked.started, tokens={})
+    return True
 
 
 def _begin(asked: _Streamed) -> None:
     asked.backend.measures.began(asked.started)
     asked.reply.start(_OK, content_type=_EVENTS, headers=asked.backend.headers)
-
-
-def _fail(asked: _Streamed, error: ModelyardError) -> None:
-    """Book the failure and say it: as an error document, or as the last event of a stream that began."""
-    asked.service.leave(asked.gate)
-    asked.service.book_failure(error)
-    reply = asked.reply
-    if reply.closed or reply.is_finished:
-        return
-    if reply.is_answered:
-        reply.write(b"data: %b\n\n" % write_error(error, request_id=asked.request.id)[1])
-        reply.finish()
-    else:
-        send_error(asked.request, reply, error, headers=asked.backend.headers)
