@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from modelyard.inference.routing import FAMILIES
-from modelyard.inference.routing.reference import page
+from modelyard.inference.server.reference import page
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "metrics.md"
 
 
 def test_the_page_is_what_the_declarations_say() -> None:
-    assert PAGE.read_text() == page(), "python -m modelyard.inference.routing.reference > docs/reference/metrics.md"
+    assert PAGE.read_text() == page(), "python -m modelyard.inference.server.reference > docs/reference/metrics.md"
 
 
 def test_every_figure_a_server_shows_is_on_the_page(packages, servers, kit) -> None:

@@ -43,6 +43,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "services": ("modelyard.cli.services:services", "List services."),
         "status": ("modelyard.cli.services:status", "How a service stands, and why."),
         "predict": ("modelyard.cli.services:predict", "Ask a service."),
+        "result": ("modelyard.cli.services:result", "The answer to a request that was asked with --async."),
         "rollout": ("modelyard.cli.deploying:rollout", "Look at and move what is on its way: status, promote, abort."),
         "shadow": ("modelyard.cli.comparing:shadow", "How a shadow's answers compare: report."),
         "revisions": ("modelyard.cli.deploying:revisions", "List a service's revisions."),

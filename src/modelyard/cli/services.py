@@ -49,9 +49,13 @@ def status(client: Client, *, service: str, as_json: bool) -> None:
 @click.argument("service")
 @click.option("--data", required=True, help="JSON, @file.json, @file.csv or @file.parquet: rows, records or a V2 body.")
 @click.option("--version", help="Version to ask; without it, the one that has the traffic.")
+@click.option("--async", "later", is_flag=True, help="Do not wait: print the id by which `result` gives the answer.")
+@click.option("--webhook", help="With --async: the address that is told the answer.")
 @json_option
 @platform_command
-def predict(client: Client, *, service: str, data: str, version: str | None, as_json: bool) -> None:
+def predict(  # noqa: PLR0913  (the command line's options)
+    client: Client, *, service: str, data: str, version: str | None, later: bool, webhook: str | None, as_json: bool
+) -> None:
     """Ask SERVICE for predictions.
 
     \b
@@ -60,11 +64,45 @@ def predict(client: Client, *, service: str, data: str, version: str | None, as_
     """  # noqa: D301  (click reads \b as "keep these lines")
     asked = client.service(service)
     values = _read_data(data)
+    if webhook is not None and not later:
+        raise InvalidRequest("--webhook is told of answers that come later", hint="add --async")
+    if later:
+        accepted = asked.ask_later(values, version=version, webhook=webhook)
+        if as_json:
+            print_json(accepted.status())
+        else:
+            click.echo(accepted.id)
+            say(f"accepted; modelyard result {service} {accepted.id}")
+        return
     if isinstance(values, dict) and isinstance(values.get("inputs"), list):
         url = asked.info.url + (f"/versions/{version}" if version else "") + "/infer"
         print_json(client.request("POST", url, json=values).json())
         return
-    answer = asked.ask(values, version=version)
+    _print_prediction(asked.ask(values, version=version), as_json=as_json)
+
+
+@click.command(short_help="The answer to a request that was asked with --async.")
+@click.argument("service")
+@click.argument("request_id", metavar="ID")
+@click.option("--wait", "wait_s", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds.")
+@click.option("--cancel", is_flag=True, help="End it if it is not answered; let its answer go if it is.")
+@click.option("--status", is_flag=True, help="Only what became of it.")
+@json_option
+@platform_command
+def result(  # noqa: PLR0913  (the command line's options)
+    client: Client, *, service: str, request_id: str, wait_s: float, cancel: bool, status: bool, as_json: bool
+) -> None:
+    """Fetch the answer to request ID of SERVICE, for example: modelyard result digits 5f0c93."""
+    asked = client.service(service).later(request_id)
+    if cancel:
+        asked.cancel()
+    elif status:
+        print_json(asked.status())
+    else:
+        _print_prediction(asked.result(wait_s), as_json=as_json)
+
+
+def _print_prediction(answer: Prediction, *, as_json: bool) -> None:
     if as_json:
         print_json(_plain(answer))
         return

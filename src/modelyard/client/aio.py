@@ -14,6 +14,7 @@ from modelyard.client.connection import Connection
 from modelyard.client.documents import Prediction, ServiceInfo, Upload, Version
 from modelyard.client.errors import not_reachable, raise_for
 from modelyard.client.files import upload_params, upload_parts
+from modelyard.client.later import AsyncLaterPrediction, later_headers
 from modelyard.client.predicting import infer_request, metadata_url, read_prediction
 from modelyard.client.sync import (
     AUDIT_TIMEOUT_S,
@@ -190,6 +191,25 @@ class AsyncService:
         request = infer_request(self.info, metadata, data, version=version)
         response = await self._client.request("POST", request.url, content=request.body, headers=request.headers)
         return read_prediction(response, self.info)
+
+    async def ask_later(
+        self,
+        data: object,
+        *,
+        version: str | None = None,
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncLaterPrediction:
+        """Ask without waiting (`Service.ask_later`)."""
+        metadata = (await self._client.request("GET", metadata_url(self.info, version))).json()
+        request = infer_request(self.info, metadata, data, version=version)
+        headers = later_headers(request, webhook=webhook, idempotency_key=idempotency_key)
+        response = await self._client.request("POST", request.url, content=request.body, headers=headers)
+        return self.later(AsyncLaterPrediction.id_in(response))
+
+    def later(self, request_id: str) -> AsyncLaterPrediction:
+        """A request that was asked before, by its id."""
+        return AsyncLaterPrediction(self._client, self.info, request_id)
 
     async def predict(self, data: object, *, version: str | None = None) -> Any:  # noqa: ANN401  (a DataFrame)
         """Answers as a DataFrame: one row for each row asked, labels first."""

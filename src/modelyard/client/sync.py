@@ -16,6 +16,7 @@ from modelyard.client.connection import Connection
 from modelyard.client.documents import Prediction, ServiceInfo, Upload, Version
 from modelyard.client.errors import RemoteError, not_reachable, raise_for
 from modelyard.client.files import upload_params, upload_parts
+from modelyard.client.later import LaterPrediction, later_headers
 from modelyard.client.predicting import infer_request, metadata_url, read_prediction
 from modelyard.domain.errors.inference import NotReady
 
@@ -273,6 +274,27 @@ class Service:
         request = infer_request(self.info, self.metadata(version=version), data, version=version)
         response = self._client.request("POST", request.url, content=request.body, headers=request.headers)
         return read_prediction(response, self.info)
+
+    def ask_later(
+        self,
+        data: object,
+        *,
+        version: str | None = None,
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> LaterPrediction:
+        """Ask without waiting: it is on the server's disk when this returns, and is answered whoever dies meanwhile.
+
+        `webhook` is told the answer, where webhooks are switched on. The same `idempotency_key` is the same request.
+        """
+        request = infer_request(self.info, self.metadata(version=version), data, version=version)
+        headers = later_headers(request, webhook=webhook, idempotency_key=idempotency_key)
+        response = self._client.request("POST", request.url, content=request.body, headers=headers)
+        return self.later(LaterPrediction.id_in(response))
+
+    def later(self, request_id: str) -> LaterPrediction:
+        """A request that was asked before, by its id."""
+        return LaterPrediction(self._client, self.info, request_id)
 
     def predict(self, data: object, *, version: str | None = None) -> Any:  # noqa: ANN401  (a DataFrame, without its import)
         """Answers as a DataFrame: one row for each row asked, labels first."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from modelyard.domain.access import KeyRecord, ProjectQuota
 from modelyard.domain.contract import Isolation
+from modelyard.domain.deferred import DeferredRules
 from modelyard.domain.graph import Graph, GraphPart
 from modelyard.domain.issuers import Issuer
 from modelyard.domain.names import DEFAULT_PROJECT
@@ -161,6 +162,7 @@ class RoutingTable:
     `secrets` are those that the services name, sealed; `upstreams` holds for all services that are answered elsewhere.
     `logging` None leaves each server's own level.
     `model_memory_bytes` is what models that are held on demand may take in each server; None does not bound it.
+    `deferred` bounds requests that are answered later.
     """
 
     revision: int
@@ -173,6 +175,7 @@ class RoutingTable:
     upstreams: UpstreamRules = field(default_factory=UpstreamRules)
     logging: LogSettings | None = None
     model_memory_bytes: int | None = None
+    deferred: DeferredRules = field(default_factory=DeferredRules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,11 @@ class Places:
         return self.data / "metrics"
 
     @property
+    def deferred(self) -> Path:
+        """Requests that are answered later, and their answers."""
+        return self.data / "deferred"
+
+    @property
     def backups(self) -> Path:
         """Copies made before a migration, and those that are asked for."""
         return self.data / "backups"
@@ -122,6 +127,7 @@ class Places:
             self.secrets,
             self.logs,
             self.metrics,
+            self.deferred,
             self.backups,
             self.run,
             self.workers,

@@ -216,6 +216,24 @@ class ServingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeferredSettings:
+    """Requests that are answered later (`Prefer: respond-async`); the bounds are those of each model server."""
+
+    at_once: int = setting(8, "Requests of one service that are run side by side.", unit="requests", low=1, high=4096)
+    waiting: int = setting(10_000, "Requests that may wait; more are refused.", unit="requests", low=1, high=10_000_000)
+    waiting_mib: int = setting(1024, "What those may take on the disk.", unit="MiB", low=1, high=2**24)
+    patience_s: float = setting(
+        3600.0, "How long a request may wait before it has failed.", unit="seconds", low=1, high=30 * 86_400
+    )
+    kept_hours: float = setting(24.0, "How long answers are kept.", unit="hours", low=0.01, high=8760)
+    webhooks: bool = setting(default=False, text="Whether answers are sent to the address that a request names.")
+    webhook_private: bool = setting(
+        default=False,
+        text="Whether such an address may be private or loopback; never those of the network's own services.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamSettings:
     """Services that a server elsewhere answers."""
 
@@ -295,6 +313,7 @@ class Settings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     deployments: DeploymentSettings = field(default_factory=DeploymentSettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
+    deferred: DeferredSettings = field(default_factory=DeferredSettings)
     upstreams: UpstreamSettings = field(default_factory=UpstreamSettings)
     log: LogSettings = field(default_factory=LogSettings)
     environments: EnvironmentSettings = field(default_factory=EnvironmentSettings)

@@ -51,8 +51,10 @@ from modelyard.control.intake import (
 from modelyard.control.nodes import Board, Roster
 from modelyard.control.records import ControlParts, Transaction
 from modelyard.control.traffic import GuardLoop, InternalApp, Publisher, ServingChanges, TableFeed
+from modelyard.domain.deferred import DeferredRules
 from modelyard.domain.errors import ModelyardError, quote
 from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.domain.routing import RoutingTable
 from modelyard.domain.upstreams import UpstreamRules
 from modelyard.foundation.environments import environments_of
 from modelyard.foundation.http import (
@@ -69,7 +71,14 @@ from modelyard.foundation.http import (
 )
 from modelyard.foundation.metrics import Book, Family, Group, Kind, render
 from modelyard.foundation.places import Places
-from modelyard.foundation.settings import AuditSettings, UploadSettings, UpstreamSettings, load
+from modelyard.foundation.settings import (
+    AuditSettings,
+    DeferredSettings,
+    Settings,
+    UploadSettings,
+    UpstreamSettings,
+    load,
+)
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
 from modelyard.foundation.telemetry import set_up_logging
@@ -158,14 +167,8 @@ class ControlPlane:
         parts.put(Roster, roster)
         issuers = self._issuers()
         parts.put(IssuerBook, issuers)
-        publisher = Publisher(
-            upstreams=upstream_rules(self.settings.upstreams, auth_required=parts.auth_required),
-            model_memory_bytes=(self.settings.serving.model_memory_mib << 20) or None,
-            packages=self.places.packages,
-            auth_required=parts.auth_required,
-            board=board,
-            issuers=issuers,
-        )
+        standing = standing_table(self.settings, auth_required=parts.auth_required)
+        publisher = Publisher(packages=self.places.packages, standing=standing, board=board, issuers=issuers)
         targets = Targets(_orchestrators(keepers), named=self.settings.targets)
         deployments = Deployments(
             parts.database, publish=publisher, packages=self.places.packages, targets=targets, step=self._step
@@ -196,12 +199,10 @@ class ControlPlane:
         self._stack.push_async_callback(feed.stop)
         scaler = Scaler(deployments, board)
         parts.put(Scaler, scaler)
-        scaler.start()
-        self._stack.push_async_callback(asyncio.to_thread, scaler.stop)
-        reconciler.start()
-        self._stack.push_async_callback(asyncio.to_thread, reconciler.stop)
-        guard.start()
-        self._stack.push_async_callback(asyncio.to_thread, guard.stop)
+        loop: Scaler | Reconciler | GuardLoop
+        for loop in (scaler, reconciler, guard):
+            loop.start()
+            self._stack.push_async_callback(asyncio.to_thread, loop.stop)
         self._stack.callback(asyncio.get_running_loop().create_task(_sweep(desk)).cancel)
         authenticator = partial(parts.get, Authenticator) if parts.auth_required else None  # made with the API
         changes = ServingChanges(deployments, board, authenticator)
@@ -354,6 +355,29 @@ def upload_limits(settings: UploadSettings) -> dict[str, Any]:
     """The upload centre's bounds as a person set them."""
     values = asdict(settings)
     return {**values, "project_bytes": values["project_bytes"] or None}
+
+
+def standing_table(settings: Settings, *, auth_required: bool) -> RoutingTable:
+    """What holds for all services, as a person set it: a routing table without any."""
+    return RoutingTable(
+        revision=0,
+        auth_required=auth_required,
+        upstreams=upstream_rules(settings.upstreams, auth_required=auth_required),
+        model_memory_bytes=(settings.serving.model_memory_mib << 20) or None,
+        deferred=deferred_rules(settings.deferred),
+    )
+
+
+def deferred_rules(settings: DeferredSettings) -> DeferredRules:
+    """Bounds of requests that are answered later, as a person set them."""
+    return DeferredRules(
+        at_once=settings.at_once,
+        most_waiting=settings.waiting,
+        most_bytes=settings.waiting_mib << 20,
+        patience_s=settings.patience_s,
+        kept_s=settings.kept_hours * 3600.0,
+        webhooks=settings.webhooks,
+    )
 
 
 def upstream_rules(settings: UpstreamSettings, *, auth_required: bool) -> UpstreamRules:

@@ -18,11 +18,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from modelyard.domain.deferred import DeferredRules
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.platform import StartRefused
 from modelyard.domain.routing import RoutingTable, ServerReport
@@ -42,6 +44,7 @@ from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import ChildArguments, child_arguments
 from modelyard.foundation.telemetry import set_up_logging
 from modelyard.inference.admission import SharedLimits
+from modelyard.inference.deferred import Deferrals, DeferredMeasures, Spool
 from modelyard.inference.grpc import GrpcListener, GrpcSettings, serve_grpc
 from modelyard.inference.routing import (
     TABLE_REVISION,
@@ -53,7 +56,15 @@ from modelyard.inference.routing import (
     TableStore,
     ThroughControlPlane,
 )
-from modelyard.inference.server import AccessLog, InferenceHandler, Pages, Repository, ServerLogs
+from modelyard.inference.server import (
+    AccessLog,
+    DeferredDoor,
+    InferenceHandler,
+    Pages,
+    Repository,
+    ServerLogs,
+    replay,
+)
 from modelyard.ports.runtime import LoadOptions
 from modelyard.processes.tls_config import TlsConfig, tls_files
 
@@ -84,7 +95,8 @@ class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     mapped counters and limits, shared by all servers of this machine. `auth` required asks for keys whatever the table
     says. `threads` are for one run of a model. `deadline_s` and `max_in_flight` are defaults of services; `drain_s` is
     the grace period; `wait_first_s` how long the models of the first table are waited for before it listens and says
-    that it is ready. `access_log` is a file that takes one line a request.
+    that it is ready. `access_log` is a file that takes one line a request. `deferred` is the directory of requests that
+    are answered later, shared by all servers of this machine; without it none are.
     """
 
     id: str = "model-server-0"
@@ -112,6 +124,7 @@ class ServerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     drain_s: float = 30.0
     wait_first_s: float = 10.0
     access_log: str | None = None
+    deferred: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -145,7 +158,16 @@ class ModelServer:
         self._logs = ServerLogs(config.log_level)
         self._repository = Repository(self._changes(), self._logs)
         self._pages = Pages(self._board, metrics, self._repository)
-        self._handler = InferenceHandler(self._board, self._pages)
+        self._deferrals: Deferrals | None = None
+        if config.deferred is not None:
+            self._deferrals = Deferrals(
+                Spool(Path(config.deferred)),
+                DeferredRules(),
+                replay=partial(replay, self._board),
+                measures=DeferredMeasures(self._book),
+            )
+        door = None if self._deferrals is None else DeferredDoor(self._board, self._deferrals)
+        self._handler = InferenceHandler(self._board, self._pages, door)
         self._store = TableStore(Path(config.table.cache) if config.table.cache else None)
         self._settled = asyncio.Event()
         self._metrics = metrics
@@ -170,6 +192,8 @@ class ModelServer:
         _log.info("draining", extra={"in_flight": self._board.in_flight})
         self._pages.draining = True
         await self._drain(listener)
+        if self._deferrals is not None:
+            await self._deferrals.close(self.config.drain_s)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -214,6 +238,8 @@ class ModelServer:
 
     def _apply(self, table: RoutingTable) -> None:
         self._logs.take(table.logging)
+        if self._deferrals is not None:
+            self._deferrals.rules = table.deferred
         self._board.apply(table)
 
     def _changed(self) -> None:
@@ -227,11 +253,15 @@ class ModelServer:
 
     def _follow(self) -> list[asyncio.Task[None]]:
         link, loop = self._link, asyncio.get_running_loop()
+        deferred = []
+        if self._deferrals is not None:
+            deferred = [loop.create_task(self._deferrals.follow(), name="deferred requests")]
         if self._file is not None:
-            return [loop.create_task(self._file.follow(self._take), name="table file")]
+            return [*deferred, loop.create_task(self._file.follow(self._take), name="table file")]
         if link is None:
-            return []
+            return deferred
         return [
+            *deferred,
             loop.create_task(link.follow(self._take, after=lambda: self._board.revision), name="routing table"),
             loop.create_task(link.report(self._report), name="reports"),
             loop.create_task(self._board.meter(), name="load"),

@@ -19,7 +19,6 @@ from modelyard.control.records import Database, Transaction
 from modelyard.control.traffic.server_logs import log_settings
 from modelyard.control.traffic.tables import routing_tables
 from modelyard.domain.routing import RoutingTable, ServiceRoute
-from modelyard.domain.upstreams import UpstreamRules
 from modelyard.foundation.documents import from_json, to_json
 
 TOPIC: Final = "table"
@@ -29,35 +28,31 @@ _KEPT: Final = 200
 class Publisher:
     """Publishes routing tables.
 
-    `packages` is the directory of all packages, `issuers` whose tokens count, `upstreams` what holds for all of them,
-    `model_memory_bytes` what models held on demand may take in each server.
+    `packages` is the directory of all packages, `issuers` whose tokens count. `standing` is a table without services:
+    what holds for all of them in this platform, as it was set up.
     """
 
     def __init__(
         self,
         *,
         packages: Path,
-        auth_required: bool,
+        standing: RoutingTable,
         board: Board,
         issuers: IssuerBook | None = None,
-        upstreams: UpstreamRules | None = None,
-        model_memory_bytes: int | None = None,
     ) -> None:
         self._board = board
         self._issuers = issuers
-        self._upstreams = upstreams or UpstreamRules()
-        self._model_memory_bytes = model_memory_bytes
+        self._standing = standing
         self._packages = str(packages)
-        self._auth_required = auth_required
 
     def __call__(self, tx: Transaction) -> int:
         """The revision of the table that follows from the records; a new one only when something is different."""
         newest = latest(tx)
-        made = RoutingTable(
+        made = replace(
+            self._standing,
             revision=0 if newest is None else newest[0],
             services=service_routes(tx, packages=self._packages),
             logging=log_settings(tx),
-            model_memory_bytes=self._model_memory_bytes,
         )
         made = self._with_access(tx, made)
         known = self._highest_known()
@@ -86,8 +81,8 @@ class Publisher:
         And with the secrets that its services name.
         """
         secrets = published_secrets(tx, _named_secrets(table.services))
-        table = replace(table, secrets=secrets, upstreams=self._upstreams)
-        if not self._auth_required:
+        table = replace(table, secrets=secrets, upstreams=self._standing.upstreams)
+        if not self._standing.auth_required:
             return replace(table, keys=(), issuers=(), quotas=(), auth_required=False)
         issuers = () if self._issuers is None else self._issuers.current
         return replace(table, keys=published_keys(tx), issuers=issuers, quotas=published_quotas(tx), auth_required=True)

@@ -100,6 +100,10 @@ class Allowance:
         self._gate = gate
         self._quotas = tuple(quotas)
 
+    def unhurried(self) -> "Allowance":
+        """The same without its rate, which a request was counted against when it was accepted."""
+        return Allowance(None, self._gate, self._quotas)
+
     def enter(self) -> "Hold":
         """Count one request in.
 

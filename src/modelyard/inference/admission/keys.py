@@ -151,6 +151,35 @@ class KeyRing:
             raise _refused()
         return caller
 
+    def has(self, identity: str) -> bool:
+        """Whether this is the id of a key of ours, and not of a token's bearer."""
+        return identity in self._by_id
+
+    def accepted(self, identity: str, project: str, *, has_key: bool) -> Caller:
+        """Who an accepted request is from, when it is run; its rate was counted when it was accepted.
+
+        Raises:
+            Unauthenticated: the key was revoked meanwhile, or has expired.
+        """
+        if not self.required:
+            return ANYONE
+        allowances = self._allowances
+        if not has_key:
+            allowance = None if allowances is None else allowances.of_project(project)
+            scopes: Iterable[Scope] = [Scope(Verb.INFER, project)]
+        else:
+            record = self._by_id.get(identity)
+            if record is None or (record.expires_at is not None and record.expires_at <= self._clock()):
+                raise _refused()
+            allowance = None if allowances is None else allowances.of_key(record)
+            project, scopes = record.project, record.scopes
+        return Caller(
+            key=identity,
+            project=project,
+            scopes=scopes,
+            allowance=None if allowance is None else allowance.unhurried(),
+        )
+
     def _check(self, authorization: bytes) -> Caller:
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise _refused()

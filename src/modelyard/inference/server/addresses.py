@@ -38,6 +38,8 @@ class Page(StrEnum):
     CHAT = "chat"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
+    REQUEST = "request"
+    RESPONSE = "response"
 
 
 RELAYED: Final = frozenset({Page.CHAT, Page.COMPLETIONS, Page.EMBEDDINGS})
@@ -47,6 +49,8 @@ POSTED: Final = RELAYED | {
     Page.INVOCATIONS,
 }
 """Pages that take POST; all others take GET and HEAD."""
+DEFERRED: Final = frozenset({Page.REQUEST, Page.RESPONSE})
+"""Pages of requests that are answered later; the first takes DELETE too."""
 CHANGED: Final = frozenset({Page.LOGGING})
 """Pages that take both: what stands there can be read and set."""
 OPEN: Final = frozenset({Page.LIVE, Page.READY, Page.PING})
@@ -55,7 +59,7 @@ OPEN: Final = frozenset({Page.LIVE, Page.READY, Page.PING})
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A path, understood. `project` None means the caller's own."""
+    """A path, understood. `project` None means the caller's own; `model` is the service, or the id of a request."""
 
     page: Page
     project: str | None = None
@@ -96,6 +100,7 @@ _OF_MODEL: Final[Mapping[tuple[str, ...], Page]] = {
     ("generate",): Page.GENERATE,
     ("generate_stream",): Page.GENERATE_STREAM,
 }
+_OF_REQUEST: Final[Mapping[tuple[str, ...], Page]] = {(): Page.REQUEST, ("response",): Page.RESPONSE}
 _V1_HINT: Final = (
     "of the OpenAI API there are /v1/models, /v1/chat/completions, /v1/completions and /v1/embeddings, for services"
     " with such an upstream; POST /v2/models/NAME/infer asks any other"
@@ -122,22 +127,30 @@ def read_address(path: str) -> Address:
     page = _SERVER.get(parts)
     if page is not None:
         return Address(page, project)
-    match parts:
-        case ("v2", "models", model, "versions", version, *rest):
-            page = _OF_MODEL.get(tuple(rest))
-            found = None if page is None else Address(page, project, model, version)
-        case ("v2", "models", model, *rest):
-            page = _OF_MODEL.get(tuple(rest))
-            found = None if page is None else Address(page, project, model)
-        case ("v2", "repository", "models", model, verb) if verb in _REPOSITORY:
-            found = Address(_REPOSITORY[verb], project, model)
-        case ("v1", "models", model):
-            name, colon, verb = model.partition(":")
-            page = Page.PREDICT if verb == "predict" else None if colon else Page.V1_MODEL
-            found = None if page is None else Address(page, project, name)
-        case _:
-            found = None
+    found = _below(parts, project)
     if found is None:
         hint = _V1_HINT if parts[:1] == ("v1",) else "GET /v2/models lists what is served"
         raise RouteNotFound("there is nothing at this address", hint=hint)
     return found
+
+
+def _below(parts: tuple[str, ...], project: str | None) -> Address | None:
+    """What stands below the name of a model, or the id of a request."""
+    match parts:
+        case ("v2", "models", model, "versions", version, *rest):
+            page = _OF_MODEL.get(tuple(rest))
+            return None if page is None else Address(page, project, model, version)
+        case ("v2", "models", model, *rest):
+            page = _OF_MODEL.get(tuple(rest))
+            return None if page is None else Address(page, project, model)
+        case ("v2", "repository", "models", model, verb) if verb in _REPOSITORY:
+            return Address(_REPOSITORY[verb], project, model)
+        case ("v1", "models", model):
+            name, colon, verb = model.partition(":")
+            page = Page.PREDICT if verb == "predict" else None if colon else Page.V1_MODEL
+            return None if page is None else Address(page, project, name)
+        case ("v2", "requests", request_id, *rest) if request_id:
+            page = _OF_REQUEST.get(tuple(rest))
+            return None if page is None else Address(page, project, request_id)
+        case _:
+            return None

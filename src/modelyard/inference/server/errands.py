@@ -14,6 +14,7 @@ from modelyard.domain.errors.inference import DeadlineExceeded
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.inference.admission import Gate, Hold
 from modelyard.inference.routing import ServedBackend, Service
+from modelyard.inference.server.answers import send_error
 
 _log = logging.getLogger(__name__)
 
@@ -99,3 +100,19 @@ class Errands:
             task.get_loop().call_soon(task.cancel)
 
         reply.on_disconnect(end)
+
+    def settle(self, work: Coroutine[Any, Any, None], request: Request, reply: Reply) -> None:
+        """Carry out `work`, which answers; what it raises is the answer. It goes on when the client has gone."""
+
+        async def settled() -> None:
+            try:
+                await work
+            except ModelyardError as error:
+                send_error(request, reply, error)
+            except Exception:  # noqa: BLE001  (the request edge: what nobody foresaw is logged and answered)
+                _log.exception("a request failed", extra={"request_id": request.id})
+                send_error(request, reply, ModelyardError(ModelyardError.title, hint="the server's log has the reason"))
+
+        task = asyncio.get_running_loop().create_task(settled(), name=request.path)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)

@@ -18,8 +18,9 @@ from modelyard.foundation.http.turns import Arrival, Route, Turn
 from modelyard.inference.admission import ANYONE, Caller
 from modelyard.inference.protocol import parse_json_size
 from modelyard.inference.routing import Service, Switchboard
-from modelyard.inference.server.addresses import CHANGED, OPEN, POSTED, RELAYED, Address, Page, read_address
+from modelyard.inference.server.addresses import CHANGED, DEFERRED, OPEN, POSTED, RELAYED, Address, Page, read_address
 from modelyard.inference.server.answers import send_error
+from modelyard.inference.server.deferring import DeferredDoor, wants_later
 from modelyard.inference.server.dialects import GENERATE, MLFLOW, V1, V2, Dialect
 from modelyard.inference.server.events import MARK
 from modelyard.inference.server.openai import OpenAiDoor
@@ -29,7 +30,7 @@ from modelyard.inference.server.reach import service_to_ask, unreachable
 from modelyard.inference.server.streams import StreamDoor
 
 _ANY: Final = frozenset({None, b"*/*"})
-_OF_ONE: Final = frozenset({MARK, b"priority", b"x-request-timeout-ms"})
+_OF_ONE: Final = frozenset({MARK, b"priority", b"x-request-timeout-ms", b"prefer"})
 """Headers that say how one request is to be treated: it does not go together with others."""
 _MOST_KINDS: Final = 1024
 
@@ -37,8 +38,9 @@ _MOST_KINDS: Final = 1024
 class InferenceHandler:
     """Answers the inference listener from a switchboard."""
 
-    def __init__(self, board: Switchboard, pages: Pages) -> None:
+    def __init__(self, board: Switchboard, pages: Pages, deferred: DeferredDoor | None = None) -> None:
         self._board = board
+        self._deferred = deferred
         self._pages = pages
         self._openai = OpenAiDoor(board)
         self._streams = StreamDoor(board)
@@ -61,11 +63,18 @@ class InferenceHandler:
         try:
             if head.method == "POST" and head.path in self._infer:
                 service, caller = self._reach(head.path, head.fields.get(b"authorization"))
-                ask(Asked(request, reply, service, caller, V2))
+                self._ask(Asked(request, reply, service, caller, V2))
             else:
                 self._other(request, reply)
         except ModelyardError as error:
             send_error(request, reply, error)
+
+    def _ask(self, asked: Asked) -> None:
+        """Now, or later where the caller prefers that and it can be had: a preference is no demand (RFC 7240)."""
+        if self._deferred is not None and wants_later(asked.request.head.fields):
+            self._deferred.take(asked)
+        else:
+            ask(asked)
 
     def route(self, head: Head) -> Route | None:
         """V2 requests without anything special in their heads go together."""
@@ -117,7 +126,7 @@ class InferenceHandler:
     def _other(self, request: Request, reply: Reply) -> None:
         address = read_address(request.path)
         page = address.page
-        allowed = ("POST",) if page in POSTED else ("GET", "HEAD", *(("POST",) if page in CHANGED else ()))
+        allowed = ("POST",) if page in POSTED else ("GET", "HEAD", *_ALSO.get(page, ()))
         if request.method not in allowed:
             raise MethodNotAllowed(f"this address takes {' and '.join(allowed)}", hint=f"use {allowed[0]}")
         if page in OPEN:
@@ -127,13 +136,20 @@ class InferenceHandler:
         predicts = _PREDICTS.get(page)
         if predicts is not None:
             service = self._service_for(address, caller)
-            ask(Asked(request, reply, service, caller, predicts, address.version))
+            self._ask(Asked(request, reply, service, caller, predicts, address.version))
+        elif page in DEFERRED:
+            self._show_deferred(address, request, reply, caller)
         elif page is Page.GENERATE_STREAM:
             self._streams.answer(address, request, reply, caller)
         elif page in RELAYED:
             self._openai.answer(address, request, reply, caller)
         else:
             self._pages.show(address, request, reply, caller)
+
+    def _show_deferred(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
+        if self._deferred is None:
+            raise NotFound("there is no request of this id", hint="this server keeps none: it has no data directory")
+        self._deferred.show(address, request, reply, caller)
 
     def _service_for(self, address: Address, caller: Caller) -> Service:
         if address.page is not Page.INVOCATIONS:
@@ -171,6 +187,7 @@ class _Kind:
         self._handler.take(self, arrivals, turn)
 
 
+_ALSO: Final[Mapping[Page, tuple[str, ...]]] = dict.fromkeys(CHANGED, ("POST",)) | {Page.REQUEST: ("DELETE",)}
 _PREDICTS: Final[Mapping[Page, Dialect]] = {
     Page.INFER: V2,
     Page.PREDICT: V1,

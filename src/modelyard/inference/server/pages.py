@@ -1,19 +1,17 @@
 """Everything on the inference listener that is not a prediction: health, metadata, statistics, repository, metrics."""
 
-import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from modelyard.domain.access import Verb
-from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.platform import Forbidden
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.metrics import Group, render
 from modelyard.foundation.metrics.exposition import CONTENT_TYPE
 from modelyard.foundation.metrics.inputs import ACCOUNT
 from modelyard.inference.admission import Caller
+from modelyard.inference.deferred import FAMILIES as DEFERRED
 from modelyard.inference.protocol import (
     model_configuration,
     model_metadata,
@@ -24,13 +22,13 @@ from modelyard.inference.protocol import (
 from modelyard.inference.protocol.strict import load_strict
 from modelyard.inference.routing import FAMILIES, BackendState, ServedBackend, Service, Switchboard
 from modelyard.inference.server.addresses import Address, Page
-from modelyard.inference.server.answers import send_error, send_json
+from modelyard.inference.server.answers import send_json
+from modelyard.inference.server.errands import Errands
 from modelyard.inference.server.reach import backend_of, readable_services, service_to_change, service_to_read
 from modelyard.inference.server.repository import Repository, check_parameters, read_parameters
 from modelyard.inference.server.statistics import model_statistics
 from modelyard.version import __version__
 
-_log = logging.getLogger(__name__)
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
 _TEXT: Final = "text/plain"
@@ -56,7 +54,7 @@ class Pages:
         self._board = board
         self._metrics = metrics
         self._repository = repository
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = Errands()
         self.draining = False
         self._show: Mapping[Page, Callable[[Address, Request, Reply, Caller], None]] = {
             Page.SERVER: self._server,
@@ -179,31 +177,21 @@ class Pages:
     ) -> None:
         """Answer when `work` is done: with `document`, or with nothing."""
 
-        async def settle() -> None:
-            try:
-                await work
-            except ModelyardError as error:
-                send_error(request, reply, error)
-                return
-            except Exception:  # noqa: BLE001  (the request edge: what nobody foresaw is logged and answered)
-                _log.exception("a change failed", extra={"request_id": request.id})
-                send_error(request, reply, ModelyardError(ModelyardError.title, hint="the server's log has the reason"))
-                return
+        async def answer() -> None:
+            await work
             if not reply.closed:
                 if document is None:
                     reply.send(_OK, content_type="")
                 else:
                     send_json(reply, document())
 
-        task = asyncio.get_running_loop().create_task(settle(), name=request.path)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._errands.settle(answer(), request, reply)
 
     def _figures(self, address: Address, request: Request, reply: Reply, caller: Caller) -> None:
         if not caller.may(Verb.METRICS, None, None):
             raise Forbidden("the key does not have the scope metrics", hint="ask for a key with the scope")
         group = Group.read(self._metrics, accounts=[ACCOUNT])
-        reply.send(_OK, render(group, FAMILIES), content_type=CONTENT_TYPE)
+        reply.send(_OK, render(group, (*FAMILIES, *DEFERRED)), content_type=CONTENT_TYPE)
 
     def _service(self, address: Address, caller: Caller) -> Service:
         return service_to_read(self._board, caller, address.project, address.model)

@@ -9,6 +9,7 @@ from typing import Final
 
 from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.edge import BadHeader, NotAcceptable, UnsupportedMediaType
+from modelyard.domain.errors.platform import Unavailable
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.http.turns import MOST_TOGETHER, Arrival, Turn
 from modelyard.inference.admission import Caller
@@ -99,6 +100,30 @@ def ask(asked: Asked) -> None:
     if batcher.may_wait:
         reply.on_disconnect(lambda: batcher.discard(call))
     batcher.submit(call)
+
+
+def check(asked: Asked) -> None:
+    """Raise what `ask` would refuse the request for, as far as that can be known now; nothing is counted.
+
+    A service that cannot answer at the moment is no reason: it may when the request's turn comes.
+    """
+    request, service, dialect = asked.request, asked.service, asked.dialect
+    fields = request.head.fields
+    if MARK in fields or fields.get(b"content-type") not in INFER_TYPES:
+        request, _ = _opened(request, asked.reply, service, dialect)
+        fields = request.head.fields
+    accept = fields.get(b"accept")
+    if accept is not None and accept != b"*/*":
+        _check_accept(accept)
+    patience = fields.get(b"x-request-timeout-ms")
+    if patience is not None:
+        shorter(0, patience)
+    try:
+        backend = service.choose(fields) if asked.version is None else service.at_version(asked.version)
+    except Unavailable:
+        return
+    if backend.signature is not None:
+        dialect.read(request.body, fields, backend.signature)
 
 
 def take(asked: AskedTogether) -> None:

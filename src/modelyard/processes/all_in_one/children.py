@@ -118,6 +118,7 @@ def server_specs(options: UpOptions, places: Places, sockets: Sockets) -> list[C
             "pepper": str(places.pepper),
             "sealing_key": str(places.sealing_key),
             "metrics": str(places.metrics),
+            "deferred": str(places.deferred),
             "auth": "required" if options.exposure.auth_required else "open",
             "threads": threads,
             "drain_s": options.grace_s,
