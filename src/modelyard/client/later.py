@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import httpx
 
@@ -11,10 +11,6 @@ from modelyard.client.documents import Prediction, ServiceInfo
 from modelyard.client.errors import RemoteError, raise_for
 from modelyard.client.predicting import InferRequest, read_prediction
 from modelyard.domain.errors.inference import NotReady
-
-if TYPE_CHECKING:
-    from modelyard.client.aio import AsyncClient
-    from modelyard.client.sync import Client
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _DONE: Final = frozenset({"succeeded", "failed", "cancelled"})
@@ -24,6 +20,20 @@ def later_headers(request: InferRequest, *, webhook: str | None, idempotency_key
     """The headers of a request that is to be answered later."""
     more = {"x-webhook-url": webhook, "idempotency-key": idempotency_key}
     return {**request.headers, "prefer": "respond-async", **{name: text for name, text in more.items() if text}}
+
+
+class Asks(Protocol):
+    """A client, as far as it concerns us."""
+
+    def request(self, method: str, url: str) -> httpx.Response:
+        """One HTTP request; raises what the platform refuses."""
+
+
+class AsksAsync(Protocol):
+    """The asynchronous one."""
+
+    async def request(self, method: str, url: str) -> httpx.Response:
+        """One HTTP request; raises what the platform refuses."""
 
 
 class _Later:
@@ -64,7 +74,7 @@ class _Later:
 class LaterPrediction(_Later):
     """A request that is answered later."""
 
-    def __init__(self, client: "Client", info: ServiceInfo, request_id: str) -> None:
+    def __init__(self, client: Asks, info: ServiceInfo, request_id: str) -> None:
         super().__init__(info, request_id)
         self._client = client
 
@@ -96,7 +106,7 @@ class LaterPrediction(_Later):
 class AsyncLaterPrediction(_Later):
     """The asynchronous twin."""
 
-    def __init__(self, client: "AsyncClient", info: ServiceInfo, request_id: str) -> None:
+    def __init__(self, client: AsksAsync, info: ServiceInfo, request_id: str) -> None:
         super().__init__(info, request_id)
         self._client = client
 
