@@ -16,11 +16,12 @@ from modelyard.control.backups.archive import ABOUT
 from modelyard.control.catalog import Removals, find_model, find_version
 from modelyard.control.catalog.decisions import decide
 from modelyard.control.history import ANCHOR_FILE, append, chain_key, verify
-from modelyard.control.identity import LOCAL, Principal, load_pepper
+from modelyard.control.identity import LOCAL, Principal
 from modelyard.control.records import ControlParts, Database
 from modelyard.domain.access import Scope, Verb
 from modelyard.domain.errors.platform import BackupDamaged, Conflict, Forbidden, InvalidRequest, NotFound
 from modelyard.domain.lifecycle import VersionAction
+from modelyard.foundation.key_files import load_key
 from modelyard.foundation.places import Places
 from modelyard.integrations.artifact_stores.files import FileArtifactStore
 
@@ -92,7 +93,7 @@ def test_what_is_put_back_is_row_by_row_and_byte_by_byte_what_was_there(parts, b
     package = version.digest.removeprefix("sha256:")
     for path in (parts.places.packages / package).iterdir():
         assert (restored.packages / package / path.name).read_bytes() == path.read_bytes()
-    assert load_pepper(restored.pepper) == parts.pepper
+    assert load_key(restored.pepper) == parts.pepper
     assert [path for path in restored.data.rglob("*") if path.stat().st_mode & 0o077] == []
 
 
@@ -102,7 +103,7 @@ def test_the_history_that_is_put_back_still_proves_itself(parts, backups, add_se
     restored = put_back(file, tmp_path / "again")
     database = Database.at(restored.database)
     with database.read() as tx:
-        found = verify(tx, key=chain_key(load_pepper(restored.pepper)), anchors=restored.data / ANCHOR_FILE)
+        found = verify(tx, key=chain_key(load_key(restored.pepper)), anchors=restored.data / ANCHOR_FILE)
     assert found.flaws == ()
 
 

@@ -16,7 +16,6 @@ from modelyard.control.identity import (
     NewKey,
     Principal,
     create_key,
-    load_pepper,
     offer_bootstrap,
     published_keys,
     revoke_key,
@@ -30,6 +29,7 @@ from modelyard.domain.errors.platform import (
     Unauthenticated,
     Unavailable,
 )
+from modelyard.foundation.key_files import load_key
 
 
 @pytest.fixture
@@ -200,26 +200,26 @@ def test_guessing_is_delayed_and_nobody_else_is(guarded, checking, make_key, clo
 
 
 def test_the_pepper_is_made_once_and_private(tmp_path):
-    first = load_pepper(tmp_path / "secrets" / "pepper")
+    first = load_key(tmp_path / "secrets" / "pepper")
     assert len(first) == 32
-    assert load_pepper(tmp_path / "secrets" / "pepper") == first
+    assert load_key(tmp_path / "secrets" / "pepper") == first
     assert (tmp_path / "secrets" / "pepper").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
 def test_a_pepper_that_others_can_read_is_refused(tmp_path, mode):
-    load_pepper(tmp_path / "pepper")
+    load_key(tmp_path / "pepper")
     (tmp_path / "pepper").chmod(mode)
     with pytest.raises(StartRefused, match="others"):
-        load_pepper(tmp_path / "pepper")
+        load_key(tmp_path / "pepper")
 
 
 @pytest.mark.parametrize("content", ["", "xyz", "00" * 31, "é" * 32])
 def test_a_damaged_pepper_is_refused(tmp_path, content):
-    load_pepper(tmp_path / "pepper")
+    load_key(tmp_path / "pepper")
     (tmp_path / "pepper").write_text(content)
     with pytest.raises(StartRefused, match="damaged"):
-        load_pepper(tmp_path / "pepper")
+        load_key(tmp_path / "pepper")
 
 
 async def test_the_first_token_works_once(guarded, serving):

@@ -17,6 +17,7 @@ import msgspec
 
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import ArtifactDamaged, MissingExtra, StartRefused
+from modelyard.foundation.key_files import write_private
 
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -127,11 +128,5 @@ def _read(path: Path, content: bytes) -> list[bytes]:
 def _make(path: Path) -> bytes:
     key = secrets.token_bytes(_KEY_BYTES)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(key.hex() + "\n")
-        file.flush()
-        os.fsync(fd)
-    partial.rename(path)
+    write_private(path, key.hex() + "\n")
     return key

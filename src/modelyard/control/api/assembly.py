@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
-from modelyard.control.identity import load_pepper, offer_bootstrap
+from modelyard.control.identity import offer_bootstrap
 from modelyard.control.records import ControlParts, open_records
 from modelyard.domain.errors.platform import NotSupported
 from modelyard.foundation.clock import Clock, SystemClock
+from modelyard.foundation.key_files import load_key
 from modelyard.foundation.places import Places
 from modelyard.foundation.settings import Settings
 from modelyard.ports.artifact_store import ArtifactStore
@@ -36,7 +37,7 @@ def open_parts(
     if chosen.records.url:
         raise NotSupported("records are kept in SQLite in the data directory", hint="leave records.url empty")
     places.create()
-    pepper = load_pepper(places.pepper)
+    pepper = load_key(places.pepper)
     records = open_records(places.database, backups=places.backups, kept=chosen.records.backups_kept, clock=time)
     try:
         if records.migrated.backup is not None:

@@ -18,7 +18,6 @@ from modelyard.control.identity.keys import (
     published_keys,
     revoke_key,
 )
-from modelyard.control.identity.pepper import load_pepper, write_private
 from modelyard.control.identity.principal import LOCAL, Actor, Principal, caller, system_actor
 from modelyard.control.identity.projects import (
     Project,
@@ -72,7 +71,6 @@ __all__ = [
     "lacks",
     "list_keys",
     "list_projects",
-    "load_pepper",
     "missing",
     "offer_bootstrap",
     "published_keys",
@@ -87,5 +85,4 @@ __all__ = [
     "system_actor",
     "trade_token",
     "visible",
-    "write_private",
 ]

@@ -16,13 +16,13 @@ from sqlalchemy import delete, insert, select, update
 
 from modelyard.control.identity.journal import Journal
 from modelyard.control.identity.keys import NewKey, StoredKey, has_administrator, issue_key
-from modelyard.control.identity.pepper import write_private
 from modelyard.control.identity.principal import Actor
 from modelyard.control.identity.tables import bootstrap_tokens
 from modelyard.control.records import Database, Transaction
 from modelyard.domain.access import Scope, Verb
 from modelyard.domain.errors.platform import Unauthenticated
 from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.foundation.key_files import write_private
 
 FILE_NAME: Final = "bootstrap.token"
 _ACTOR: Final = Actor(kind="bootstrap", id="bootstrap", name="bootstrap")

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from modelyard.control.identity.pepper import write_private
 from modelyard.domain.access import Scope, Verb, parse_scope
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest, MissingExtra, StartRefused, Unavailable
 from modelyard.domain.issuers import ALGORITHMS, NO_KEYS, Bearer, GroupGrant, Issuer, is_symmetric
 from modelyard.domain.names import DEFAULT_PROJECT
+from modelyard.foundation.key_files import write_private
 from modelyard.foundation.settings import TokenSettings
 from modelyard.foundation.strict_json import StrictJsonError, loads
 from modelyard.foundation.tokens import TokenVerifier, public_keys, read_secret

@@ -1,7 +1,4 @@
-"""The pepper: 32 random bytes that key the key hashes, in a file that only its owner may read.
-
-Whoever has the database without this file can neither use nor test a key.
-"""
+"""Keys of our own: 32 random bytes each, in a file that only its owner may read, made when it is first needed."""
 
 import os
 import secrets
@@ -14,8 +11,8 @@ from modelyard.domain.errors.platform import StartRefused
 _BYTES: Final = 32
 
 
-def load_pepper(path: Path) -> bytes:
-    """The pepper in `path`, made there (mode 0600) when there is none yet.
+def load_key(path: Path) -> bytes:
+    """The key in `path`, made there (mode 0600) when there is none yet.
 
     Raises:
         StartRefused: others can read the file, or it holds something else.
@@ -32,22 +29,22 @@ def load_pepper(path: Path) -> bytes:
     if mode & 0o077:
         raise StartRefused(
             f"the key file secrets/{path.name} can be read by others (mode {mode:04o})",
-            hint="chmod 600 on it, then think about who may have copied it; without it no key works",
+            hint="chmod 600 on it, then think about who may have copied it",
         )
     try:
-        pepper = bytes.fromhex(content.decode("ascii").strip())
+        key = bytes.fromhex(content.decode("ascii").strip())
     except ValueError as error:
         raise StartRefused(f"the key file secrets/{path.name} is damaged", hint="restore it from a backup") from error
-    if len(pepper) != _BYTES:
+    if len(key) != _BYTES:
         raise StartRefused(f"the key file secrets/{path.name} is damaged", hint="restore it from a backup")
-    return pepper
+    return key
 
 
 def _make(path: Path) -> bytes:
-    pepper = secrets.token_bytes(_BYTES)
+    key = secrets.token_bytes(_BYTES)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_private(path, pepper.hex() + "\n")
-    return pepper
+    write_private(path, key.hex() + "\n")
+    return key
 
 
 def write_private(path: Path, text: str) -> None:
