@@ -25,10 +25,11 @@ class DeferredState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeferredRules:
-    """Bounds of one model server.
+    """Bounds of one model server, and whom it may tell answers to.
 
     `at_once` requests of one service are run side by side. Beyond `most_waiting` requests, or `most_bytes` of them, no
     more are accepted. One that has no answer `patience_s` after it was accepted has failed; answers are kept `kept_s`.
+    `webhook_ports` are those that a webhook's address may have; None takes no webhooks.
     """
 
     at_once: int = 8
@@ -36,4 +37,5 @@ class DeferredRules:
     most_bytes: int = 1 << 30
     patience_s: float = 3600.0
     kept_s: float = 86_400.0
-    webhooks: bool = False
+    webhook_ports: tuple[int, ...] | None = None
+    webhook_private: bool = False

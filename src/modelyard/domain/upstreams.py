@@ -154,14 +154,14 @@ def forbidden_address(text: str, *, allow_private: bool) -> str | None:
         return "it is no address of a server"
     is_shared = isinstance(address, ipaddress.IPv4Address) and address in _SHARED
     if not allow_private and (is_shared or not address.is_global):
-        return "it is a private address, which the setting upstreams.allow_private does not allow"
+        return "it is a private address, which the settings do not allow"
     return None
 
 
 def problems_of(upstream: Upstream) -> Iterator[tuple[str, str, str]]:
     """What is wrong with a specification: the field's path below `upstream`, what is wrong, what would be right."""
     try:
-        why = _never(origin_of(upstream.url).host)
+        why = forbidden_host(origin_of(upstream.url).host, allow_private=True)
     except InvalidRequest as error:
         yield "url", error.detail, error.hint
     else:
@@ -202,13 +202,13 @@ def _problems_by_protocol(upstream: Upstream) -> Iterator[tuple[str, str, str]]:
         yield "model", f"{quote(upstream.model)} names no v2 model", "letters, digits, . _ -"
 
 
-def _never(host: str) -> str | None:
-    """Why an address that stands in the URL itself is asked under no setting; names are judged when they resolve."""
+def forbidden_host(host: str, *, allow_private: bool) -> str | None:
+    """Why an address that stands in the URL itself is not connected to; names are judged when they resolve."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return None
-    return forbidden_address(host, allow_private=True)
+    return forbidden_address(host, allow_private=allow_private)
 
 
 def _unwrapped(address: Address) -> Address:

@@ -68,6 +68,11 @@ class Places:
         return self.secrets / "sealing.key"
 
     @property
+    def webhook_key(self) -> Path:
+        """The key that messages to webhooks are signed with."""
+        return self.secrets / "webhook.key"
+
+    @property
     def logs(self) -> Path:
         """One file a process."""
         return self.data / "logs"

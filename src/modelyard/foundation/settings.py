@@ -227,6 +227,9 @@ class DeferredSettings:
     )
     kept_hours: float = setting(24.0, "How long answers are kept.", unit="hours", low=0.01, high=8760)
     webhooks: bool = setting(default=False, text="Whether answers are sent to the address that a request names.")
+    webhook_ports: tuple[str, ...] = setting(
+        ("443", "80", "8443", "8080"), "Ports that such an address may have; any allows all.", unit="ports"
+    )
     webhook_private: bool = setting(
         default=False,
         text="Whether such an address may be private or loopback; never those of the network's own services.",

@@ -376,8 +376,22 @@ def deferred_rules(settings: DeferredSettings) -> DeferredRules:
         most_bytes=settings.waiting_mib << 20,
         patience_s=settings.patience_s,
         kept_s=settings.kept_hours * 3600.0,
-        webhooks=settings.webhooks,
+        webhook_ports=_ports(settings.webhook_ports) if settings.webhooks else None,
+        webhook_private=settings.webhook_private,
     )
+
+
+def _ports(texts: Sequence[str]) -> tuple[int, ...]:
+    """The ports that webhooks may have; empty allows any.
+
+    Raises:
+        InvalidRequest: one is none.
+    """
+    if "any" in texts:
+        return ()
+    if not all(text.isdigit() and 0 < int(text) < 1 << 16 for text in texts):
+        raise InvalidRequest("deferred.webhook_ports are numbers from 1 to 65535, or any", hint="443,80")
+    return tuple(int(text) for text in texts)
 
 
 def upstream_rules(settings: UpstreamSettings, *, auth_required: bool) -> UpstreamRules:

@@ -17,7 +17,13 @@ WAITING: Final = Family(
     help="Accepted requests that have no answer yet, of the processes that are there.",
     labels=("process",),
 )
-FAMILIES: Final = (DEFERRED, WAITING)
+WEBHOOKS: Final = Family(
+    name="modelyard_webhooks_total",
+    kind=Kind.COUNTER,
+    help="Messages to webhooks by how they ended: delivered, refused (410), given_up (after a day of trying).",
+    labels=("outcome",),
+)
+FAMILIES: Final = (DEFERRED, WAITING, WEBHOOKS)
 
 
 class DeferredMeasures:

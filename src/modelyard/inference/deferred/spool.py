@@ -143,9 +143,7 @@ class Spool:
             _write(directory / (accepted.id + HOOK), hook)
         _write(directory / (accepted.id + ANSWER), pack(accepted, pack(outcome, body)))
         sync(directory)
-        for ending in (REQUEST, TRIES, CANCEL):
-            with suppress(FileNotFoundError):
-                (directory / (accepted.id + ending)).unlink()
+        self._take_away(directory, accepted.id)
 
     def find(self, request_id: str) -> Found | None:
         """What is known of a request, whoever's it is; None when nothing is."""
@@ -202,11 +200,18 @@ class Spool:
                         count += 1
         return count
 
+    @staticmethod
+    def _take_away(directory: Path, request_id: str) -> None:
+        """The request itself goes last: as long as it is there, whoever takes over finds the rest by it."""
+        for ending in (TRIES, CANCEL, REQUEST):
+            with suppress(FileNotFoundError):
+                (directory / (request_id + ending)).unlink()
+
     def _waiting(self, path: Path) -> Accepted | None:
         """The request in a file, unless it has its answer: then the process died before it took the request away."""
         request_id = path.name.removesuffix(REQUEST)
         if path.with_name(request_id + ANSWER).exists():
-            path.unlink(missing_ok=True)
+            self._take_away(path.parent, request_id)
             return None
         try:
             with path.open("rb") as stream:

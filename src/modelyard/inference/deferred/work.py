@@ -20,6 +20,7 @@ import msgspec
 from modelyard.domain.deferred import MOST_TRIES, DeferredRules, DeferredState
 from modelyard.domain.errors.inference import Overloaded
 from modelyard.inference.deferred.documents import Accepted, Found, Outcome
+from modelyard.inference.deferred.hooks import write_message
 from modelyard.inference.deferred.kept_reply import KeptAnswer, KeptReply
 from modelyard.inference.deferred.measures import DeferredMeasures
 from modelyard.inference.deferred.spool import Spool
@@ -27,8 +28,6 @@ from modelyard.inference.deferred.spool import Spool
 T = TypeVar("T")
 Replay = Callable[[Accepted, bytes, KeptReply], None]
 """Asks the service; answers through the reply, now or later. Raises nothing."""
-WriteHook = Callable[[Accepted, Outcome, bytes], bytes]
-"""The message to the request's webhook."""
 _TICK_S: Final = 1.0
 _TICKS_TO_EXPIRE: Final = 60
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
@@ -77,13 +76,11 @@ class Deferrals:
         *,
         replay: Replay,
         measures: DeferredMeasures,
-        write_hook: WriteHook | None = None,
     ) -> None:
         self.rules = rules
         self._spool = spool
         self._replay = replay
         self._measures = measures
-        self._write_hook = write_hook
         self._lines: dict[ServiceKey, _Line] = {}
         self._runs: dict[str, _Run] = {}
         self._sizes: dict[str, int] = {}
@@ -92,11 +89,6 @@ class Deferrals:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="deferred")
         self._stopped = False
         self._writing = False
-
-    @property
-    def takes_webhooks(self) -> bool:
-        """Whether an answer can be told to an address."""
-        return self._write_hook is not None
 
     async def follow(self) -> None:
         """Take over what others left, end what is to end, forget what is old; until cancelled."""
@@ -257,8 +249,8 @@ class Deferrals:
             code=code or _code_of(answer),
         )
         hook = None
-        if run.accepted.webhook is not None and self._write_hook is not None and state is not DeferredState.CANCELLED:
-            hook = self._write_hook(run.accepted, outcome, answer.body)
+        if run.accepted.webhook is not None and state is not DeferredState.CANCELLED:
+            hook = write_message(run.accepted, outcome, answer.body)
         try:
             await self._on_disk(partial(self._spool.finish, run.accepted, outcome, answer.body, hook))
         except (OSError, LookupError):  # the disk is full: the request stays, and is run again by whoever comes next

@@ -16,7 +16,7 @@ from modelyard.domain.access import Verb
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.edge import BadHeader
 from modelyard.domain.errors.platform import InvalidRequest, NotFound, NotSupported, StorageFull
-from modelyard.domain.upstreams import origin_of
+from modelyard.domain.upstreams import forbidden_host, origin_of
 from modelyard.foundation.http.exchange import Reply, Request, Wire
 from modelyard.foundation.http.head import unread_head
 from modelyard.foundation.http.wire import NO_HEADERS, HeaderLines, header_lines
@@ -126,13 +126,20 @@ class DeferredDoor:
     def _webhook(self, value: bytes | None) -> str | None:
         if value is None:
             return None
-        if not self._deferrals.takes_webhooks:
+        rules = self._deferrals.rules
+        if rules.webhook_ports is None:
             raise NotSupported("webhooks are switched off", hint="an operator sets deferred.webhooks; or ask Location")
         text = value.decode("latin-1")
         try:
-            origin_of(text)
+            origin = origin_of(text)
         except InvalidRequest as error:
-            raise BadHeader(f"x-webhook-url: {error.detail}", hint=error.hint) from error
+            hint = "write http://HOST[:PORT][/PATH] or https://…, without user, query or fragment"
+            raise BadHeader("x-webhook-url is not the address of a webhook", hint=hint) from error
+        if rules.webhook_ports and origin.port not in rules.webhook_ports:
+            ports = ", ".join(map(str, rules.webhook_ports))
+            raise BadHeader(f"a webhook may not have the port {origin.port}", hint=f"one of {ports}")
+        if (why := forbidden_host(origin.host, allow_private=rules.webhook_private)) is not None:
+            raise BadHeader(f"this webhook is never told anything: {why}", hint="name a public server")
         return text
 
     async def _accept(self, asked: Asked, accepted: Accepted) -> None:

@@ -24,10 +24,9 @@ from modelyard.domain.errors.inference import BadEvent
 from modelyard.foundation.http.exchange import Reply, Request
 from modelyard.foundation.http.wire import NO_HEADERS, HeaderLines, HeaderPairs, header_lines
 from modelyard.foundation.strict_json import StrictJsonError, loads
+from modelyard.inference.deferred import ERROR, RESPONSE
 from modelyard.inference.routing import Service
 
-RESPONSE: Final = "org.kubeflow.serving.inference.response"
-ERROR: Final = "org.kubeflow.serving.inference.error"
 STRUCTURED: Final = b"application/cloudevents+json"
 MARK: Final = b"ce-specversion"
 _JSON: Final = "application/json"

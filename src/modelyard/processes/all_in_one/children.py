@@ -15,6 +15,7 @@ import psutil
 from modelyard.foundation.documents import from_json, to_json, to_plain
 from modelyard.foundation.listening import url_host
 from modelyard.foundation.places import Places
+from modelyard.foundation.settings import load
 from modelyard.foundation.supervision import ChildSpec
 from modelyard.ports.orchestrator import ReplicaSpec
 from modelyard.processes.all_in_one.options import UpOptions
@@ -22,6 +23,7 @@ from modelyard.processes.configuring import child, edge_config
 
 CONTROL: Final = "control-plane"
 NODE: Final = "node"
+SENDER: Final = "webhook-sender"
 _WORKER: Final = "model-worker"
 
 
@@ -136,6 +138,21 @@ def server_specs(options: UpOptions, places: Places, sockets: Sockets) -> list[C
             )
         )
     return specs
+
+
+def sender_specs(options: UpOptions, places: Places) -> list[ChildSpec]:
+    """The sender of webhooks, where they are switched on."""
+    settings = load(file=options.settings, environment=os.environ).deferred
+    if not settings.webhooks:
+        return []
+    config = {
+        "deferred": str(places.deferred),
+        "key": str(places.webhook_key),
+        "metrics": str(places.metrics),
+        "allow_private": settings.webhook_private,
+    }
+    log = places.logs / f"{SENDER}.log"
+    return [child(SENDER, "webhook_sender", config, place=places.run, log=log, tied=False)]
 
 
 def keeper_socket(places: Places, node: str) -> Path:
