@@ -54,6 +54,27 @@ def test_the_bound_follows_a_model_that_recovers() -> None:
     assert bounds[-1] == 1024
 
 
+def test_a_run_that_stood_still_does_not_shrink_the_room_and_a_third_in_a_row_does() -> None:
+    rooms: list[Room] = []
+    pressure = Pressure()
+    pressure.limit(most=1024, deadline_s=10.0, on_change=rooms.append)
+    now = 0.0
+
+    def run(each: float) -> int:
+        nonlocal now
+        pressure.ran(1, now, now + each)
+        now += each
+        return rooms[-1].urgent
+
+    for _ in range(50):
+        run(0.002)
+    assert run(6.0) == 1024
+    for _ in range(50):
+        assert run(0.002) == 1024
+    assert [run(6.0), run(6.0)] == [1024, 1024]
+    assert run(6.0) == 4
+
+
 def test_the_least_urgent_is_refused_first() -> None:
     room = Room.of(100)
     assert [room.for_urgency(urgency) for urgency in (0, 2, 3, 4, 7)] == [100, 100, 90, 70, 70]

@@ -260,3 +260,25 @@ async def test_the_last_worker_is_asked_though_it_was_set_aside(tmp_path: Path) 
             asking.pool.follow([str(odd.path)])
             await asking.until(lambda: len(asking.pool.hellos) == 1)
             assert asking.pool.capacity > 0
+
+
+async def test_a_worker_that_was_set_aside_is_asked_when_its_peer_does_not_answer(tmp_path: Path) -> None:
+    """Nobody else would answer: its peer is stopped, and not yet known to be silent."""
+    places = [tmp_path / "well", tmp_path / "odd"]
+    odd_code = COUNTS.replace("    runs += 1\n", "    runs += 1\n    if runs == 30:\n        time.sleep(1)\n")
+    with running_worker(places[0], COUNTS) as well, running_worker(places[1], odd_code) as odd:
+        async with Asking(well.path, odd.path, hedge=False) as asking:
+            await asking.until(lambda: len(asking.pool.hellos) == 2)
+            async with asyncio.timeout(LONG_S):
+                while asking.seen.aside != ["slow"]:
+                    await asyncio.gather(*(asking.ask(0) for _ in range(2)))
+            assert asking.pool.capacity == 2
+            os.kill(well.process.pid, signal.SIGSTOP)
+            try:
+                answers = [asking.ask(0) for _ in range(8)]
+                await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+                assert asking.seen.aside == ["slow"], "an answer came before its peer was called silent"
+                assert len(await asyncio.gather(*answers)) == 8
+            finally:
+                os.kill(well.process.pid, signal.SIGCONT)
+            await asking.until(lambda: asking.pool.capacity == 4)

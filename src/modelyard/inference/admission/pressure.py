@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _NEW_SHARE: Final = 0.2
+_MOST_TIMES: Final = 4.0
+_BELIEVED_AT: Final = 3
 _OF_DEADLINE: Final = 0.5
 _FEWEST: Final = 4
 _NOTABLE: Final = 0.1
@@ -42,7 +44,7 @@ class Room:
 class Pressure:
     """The bound of one service in this process. `on_change` is told the room when it changed notably."""
 
-    __slots__ = ("_bound", "_each_s", "_last", "_most", "_on_change", "_patience_s")
+    __slots__ = ("_bound", "_each_s", "_last", "_most", "_odd", "_on_change", "_patience_s")
 
     def __init__(self) -> None:
         self._most = 0
@@ -50,6 +52,7 @@ class Pressure:
         self._each_s = 0.0
         self._last = 0.0
         self._bound = 0
+        self._odd = 0
         self._on_change: Callable[[Room], None] | None = None
 
     def limit(self, *, most: int, deadline_s: float, on_change: Callable[[Room], None]) -> None:
@@ -66,7 +69,11 @@ class Pressure:
         self._last = ended
         each = max(0.0, busy) / requests
         known = self._each_s
-        self._each_s = known + _NEW_SHARE * (each - known) if known else each
+        if known:
+            self._odd = self._odd + 1 if each > _MOST_TIMES * known else 0
+            believed = each if self._odd >= _BELIEVED_AT else min(each, _MOST_TIMES * known)
+            each = known + _NEW_SHARE * (believed - known)
+        self._each_s = each
         self._decide()
 
     @property

@@ -224,6 +224,8 @@ class WorkerPool:
     def heard(self, connection: Connection) -> None:
         """A silent worker speaks again. What it still holds may have been answered by others meanwhile."""
         connection.standing = Standing.WELL
+        connection.turn_at = perf_counter()  # how long it was silent says nothing of how fast it runs
+        connection.record = type(connection.record)()
         _log.info("a worker is heard again", extra={"address": connection.address})
         self._loop.call_soon(self._changed)
 
@@ -366,21 +368,26 @@ class WorkerPool:
     def _takes_work(self, connection: Connection, now: float) -> bool:
         if connection.standing is Standing.SILENT or connection.flows or self._is_stuck(connection, now):
             return False
-        return connection.standing is Standing.WELL or not self._any_well()
+        return connection.standing is Standing.WELL or not self._any_well(now)
 
-    def _any_well(self) -> bool:
-        return any(each.standing is Standing.WELL for each in self._live)
+    def _any_well(self, now: float) -> bool:
+        """Whether any gives answers. One that is overdue proves nothing: those set aside are then better than it."""
+        return any(each.standing is Standing.WELL and not self._is_overdue(each, now, _BEHIND_S) for each in self._live)
 
     def _is_stuck(self, connection: Connection, now: float) -> bool:
+        return self._is_overdue(connection, now, _STUCK_AFTER_S)
+
+    def _is_overdue(self, connection: Connection, now: float, least_s: float) -> bool:
+        """Whether the run in its hands takes far longer than such runs do, and at least so long."""
         front = connection.front()
-        if front is None or connection.flows or now - connection.turn_at < _STUCK_AFTER_S:
+        if front is None or connection.flows or now - connection.turn_at < least_s:
             return False
         return now - connection.turn_at > _STUCK_TAILS * (self._typical.tail_s(front.rows) or 0.0)
 
     def _may_take(self, connection: Connection, job: Job, now: float) -> bool:
         if connection in job.holders or connection.flows or connection.standing is Standing.SILENT:
             return False
-        if connection.standing is Standing.ASIDE and self._any_well():
+        if connection.standing is Standing.ASIDE and self._any_well(now):
             return False
         if not connection.jobs:
             return True
