@@ -15,9 +15,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 from tests.faults import models
 from tests.faults.experiment import Run, experiment
 from tests.faults.stand import Stand, within
+
+from modelyard.foundation.supervision.supervisor import CALM_S
 
 _LOAD = """
 import sys
@@ -120,6 +123,8 @@ def half_written_uploads(run: Run) -> None:
     for _ in range(1 if run.scale.short else 100):
         cut = run.chance.randrange(1, len(body))
         before = stand.platform.pid_of("control-plane")
+        if not run.scale.short:  # else the pauses before it is started again would grow from kill to kill
+            within(lambda before=before: _age_s(before) > CALM_S + 0.5, limit_s=30.0)
         held = _send(stand, body[:cut], len(body), boundary, keep=True)
         run.inject("kill -9 control-plane", lambda before=before: os.kill(before, signal.SIGKILL))
         within(lambda before=before: stand.platform.pid_of("control-plane") != before, limit_s=30.0)
@@ -160,6 +165,10 @@ def _answers(stand: Stand) -> bool:
     with suppress(httpx.HTTPError):
         return stand.control("GET", "/models").status_code == httpx.codes.OK
     return False
+
+
+def _age_s(pid: int) -> float:
+    return time.time() - psutil.Process(pid).create_time()
 
 
 def _leftovers(stand: Stand) -> list[Path]:
