@@ -1,7 +1,7 @@
 """What tests of several areas share: real models, made once a run by the libraries that users use."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +45,47 @@ def digits_platform(tmp_path_factory: pytest.TempPathFactory, digits_bundle: Pat
             client.upload(digits_bundle, name="digits", alias="champion")
             client.deploy("digits")
         yield platform
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator["object"]:
+    """A PostgreSQL server of this process's tests, started by the first that needs it."""
+    from modelyard.testing.postgres import PostgresMissing, running_postgres
+
+    try:
+        with running_postgres() as server:
+            yield server
+    except PostgresMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a database whose schema is up to date, to copy from."""
+    from sqlalchemy.engine import make_url
+
+    from modelyard.control.records import open_served_records
+
+    url = postgres_server.make()
+    open_served_records(make_url(url), backups=tmp_path_factory.mktemp("backups")).close()
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture
+def make_postgres(postgres_server, migrated_postgres: str) -> Iterator[Callable[[], str]]:
+    """Makes databases that are up to date and empty; they are gone after the test."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(postgres_server.make(migrated_postgres))
+        return made[-1]
+
+    yield make
+    for url in made:
+        postgres_server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def records_url(request: pytest.FixtureRequest) -> str:
+    """What `records.url` is: the test runs once on each database."""
+    return "" if request.param == "sqlite" else request.getfixturevalue("make_postgres")()

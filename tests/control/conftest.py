@@ -1,4 +1,4 @@
-"""A control plane's core on real SQLite, with a clock that the test moves and an application without a socket."""
+"""A control plane's core on real databases of both kinds, with a clock that the test moves and no socket."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +19,7 @@ from modelyard.domain.digests import bundle_digest
 from modelyard.domain.report import AuditReport, Check, Outcome, Verdict
 from modelyard.foundation.clock import SetClock
 from modelyard.foundation.places import Places
+from modelyard.foundation.settings import RecordSettings, Settings
 from modelyard.integrations.artifact_stores.files import FileArtifactStore
 
 ALICE = Actor(kind="key", id="alice000", name="alice")
@@ -36,11 +37,13 @@ def places(tmp_path: Path) -> Places:
 
 
 @pytest.fixture
-def open_control(places: Places, clock: SetClock):
+def open_control(places: Places, clock: SetClock, records_url: str):
+    settings = Settings(records=RecordSettings(url=records_url))
+
     def opened(*, auth_required: bool = False):
         places.create()
         store = FileArtifactStore(places.artifacts)
-        return open_parts(places, artifacts=store, auth_required=auth_required, clock=clock)
+        return open_parts(places, artifacts=store, settings=settings, auth_required=auth_required, clock=clock)
 
     return opened
 

@@ -3,11 +3,10 @@
 import asyncio
 import json
 import re
-import sqlite3
-from contextlib import closing
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from modelyard.control.history import append
 from modelyard.control.identity import (
@@ -20,6 +19,7 @@ from modelyard.control.identity import (
     published_keys,
     revoke_key,
 )
+from modelyard.control.records import METADATA, Database
 from modelyard.domain.access import KEY_PATTERN, key_id, matches, parse_scope
 from modelyard.domain.errors.platform import (
     Forbidden,
@@ -46,8 +46,9 @@ def wanted(*scopes: str, project: str | None = None) -> NewKey:
 
 
 def dump(parts) -> str:
-    with closing(sqlite3.connect(parts.database.path)) as connection:
-        return "\n".join(connection.iterdump())
+    """Every value of every table."""
+    with parts.database.read() as tx:
+        return "\n".join(repr(tuple(row)) for table in METADATA.sorted_tables for row in tx.execute(select(table)))
 
 
 def test_a_key_has_the_published_shape_and_names_its_principal(guarded, checking, make_key):
@@ -168,14 +169,15 @@ def test_use_is_noted_to_the_minute(guarded, checking, make_key, clock):
 
 def test_records_that_cannot_be_written_do_not_keep_a_key_out(guarded, checking, make_key, monkeypatch):
     key = make_key(guarded, "read")
-    monkeypatch.setattr("modelyard.control.records.database.BUSY_MS", 20)
+    monkeypatch.setattr("modelyard.control.records.engines.BUSY_MS", 20)
+    monkeypatch.setattr("modelyard.control.records.engines.LOCK_MS", 20)
     guarded.database.close()  # the next connections wait for the lock no longer than that
-    with closing(sqlite3.connect(guarded.database.path, isolation_level=None)) as another:
-        another.execute("BEGIN IMMEDIATE")
+    another = Database(guarded.database.url)
+    with another.begin():
         with pytest.raises(Unavailable), guarded.database.begin():
             pass
         assert checking.principal(key, source="here").key_id == key_id(key)
-        another.execute("ROLLBACK")
+    another.close()
 
 
 def test_guessing_is_delayed_and_nobody_else_is(guarded, checking, make_key, clock):

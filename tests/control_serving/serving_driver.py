@@ -51,10 +51,12 @@ class Serving:
 
 
 @contextmanager
-def serving_in(place: Path, *, settings: str | None = None, **pace: float) -> Iterator[Serving]:
+def serving_in(
+    place: Path, *, settings: str | None = None, environment: dict[str, str] | None = None, **pace: float
+) -> Iterator[Serving]:
     """With three versions of the model `m`; `pace` is that of deployments, `settings` a file of settings."""
     options = {"pace": {"patience_s": 30.0, "sweep_s": 0.5, **pace}, "model_servers": 2, "settings": settings}
-    control = Control(place / "data", options=options).start()
+    control = Control(place / "data", options=options, environment=environment or {}).start()
     servers, files = [], []
     try:
         for index in range(2):

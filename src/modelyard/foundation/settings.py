@@ -102,7 +102,15 @@ class HistorySettings:
 class RecordSettings:
     """The records database."""
 
-    url: str = setting("", "Where the records are; empty means SQLite in the data directory.", unit="URL")
+    url: str = setting(
+        "",
+        "A PostgreSQL database for the records, as postgresql://USER@HOST:5432/DATABASE; empty means SQLite in the data"
+        " directory.",
+        unit="URL",
+    )
+    password_file: str = setting(
+        "", "A file that holds the password for that database, readable by its owner only.", unit="path"
+    )
     backups_kept: int = setting(5, "Copies made before a migration that are kept.", unit="files", low=1, high=1000)
 
 

@@ -53,7 +53,7 @@ from modelyard.control.records import ControlParts, Transaction
 from modelyard.control.traffic import GuardLoop, InternalApp, Publisher, ServingChanges, TableFeed
 from modelyard.domain.deferred import DeferredRules
 from modelyard.domain.errors import ModelyardError, quote
-from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.domain.errors.platform import InvalidRequest, Unavailable
 from modelyard.domain.routing import RoutingTable
 from modelyard.domain.upstreams import UpstreamRules
 from modelyard.foundation.environments import environments_of
@@ -324,6 +324,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         plane = ControlPlane(config)
         set_up_logging(level=plane.settings.log.level)
         run(plane.run(arguments))
+    except Unavailable as error:  # the records' database does not answer: it may when this is started again
+        print(str(error), file=sys.stderr)  # noqa: T201  (last words)
+        return 1
     except ModelyardError as error:
         print(str(error), file=sys.stderr)  # noqa: T201  (last words)
         return EXIT_REFUSED

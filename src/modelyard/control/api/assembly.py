@@ -7,12 +7,11 @@ from datetime import timedelta
 from typing import Final
 
 from modelyard.control.identity import offer_bootstrap
-from modelyard.control.records import ControlParts, open_records
-from modelyard.domain.errors.platform import NotSupported
+from modelyard.control.records import ControlParts, OpenedRecords, open_records, open_served_records, records_url
 from modelyard.foundation.clock import Clock, SystemClock
 from modelyard.foundation.key_files import load_key
 from modelyard.foundation.places import Places
-from modelyard.foundation.settings import Settings
+from modelyard.foundation.settings import RecordSettings, Settings
 from modelyard.ports.artifact_store import ArtifactStore
 
 _LOG: Final = logging.getLogger(__name__)
@@ -31,14 +30,13 @@ def open_parts(
 
     Raises:
         StartRefused: another control plane is here, the data is newer, or a secret is readable by others.
-        NotSupported: the settings name records that this version cannot keep.
+        InvalidRequest: the settings name records that cannot be.
+        Unavailable: the records' database does not answer.
     """
     chosen, time = settings or Settings(), clock or SystemClock()
-    if chosen.records.url:
-        raise NotSupported("records are kept in SQLite in the data directory", hint="leave records.url empty")
     places.create()
     pepper = load_key(places.pepper)
-    records = open_records(places.database, backups=places.backups, kept=chosen.records.backups_kept, clock=time)
+    records = _open(places, chosen.records, time)
     try:
         if records.migrated.backup is not None:
             _LOG.info("the records were migrated", extra={"copy": records.migrated.backup.name})
@@ -58,3 +56,10 @@ def open_parts(
         )
     finally:
         records.close()
+
+
+def _open(places: Places, settings: RecordSettings, clock: Clock) -> OpenedRecords:
+    url = records_url(settings)
+    if url is None:
+        return open_records(places.database, backups=places.backups, kept=settings.backups_kept, clock=clock)
+    return open_served_records(url, backups=places.backups, clock=clock)

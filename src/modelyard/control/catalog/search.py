@@ -1,4 +1,4 @@
-"""Search and list the library: full text, filters, sorting, cursors. On SQLite through FTS5, elsewhere by `LIKE`."""
+"""Search and list the library: full text, filters, sorting, cursors. On SQLite by FTS5, elsewhere by a pattern."""
 
 import re
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ def _conditions(tx: Transaction, wanted: Wanted) -> list[ColumnElement[bool]]:
         conditions.append(exists().where(model_versions.c.model_id == models.c.id, *version))
     words = _WORD.findall(wanted.text.lower())[:_MAX_WORDS]
     if words:
-        conditions.append(models.c.id.in_(_matching(words)) if _has_fts(tx) else _like(words))
+        conditions.append(models.c.id.in_(_matching(words)) if _has_fts(tx) else _beginning(words))
     elif wanted.text.strip():
         conditions.append(models.c.name == wanted.text)
     return conditions
@@ -143,8 +143,11 @@ def _matching(words: list[str]) -> Select[Any]:
     return select(_FTS.c.model_id).where(text("models_search MATCH :asked").bindparams(asked=asked))
 
 
-def _like(words: list[str]) -> ColumnElement[bool]:
-    return and_(*(models.c.search_text.contains(word, autoescape=True) for word in words))
+def _beginning(words: list[str]) -> ColumnElement[bool]:
+    """The same without an index: words hold letters, digits and `_` only, so they are no pattern of their own."""
+    between = "[^[:alnum:]]"
+    patterns = (f"(^|{between}){word.replace('_', between)}" for word in words)
+    return and_(*(models.c.search_text.regexp_match(pattern) for pattern in patterns))
 
 
 def _has_fts(tx: Transaction) -> bool:

@@ -6,11 +6,12 @@ as a branch in `records/migrations/versions/<capability>_<number>.py`.
 """
 
 from modelyard.control.records.backup import back_up, read_copy, restore
-from modelyard.control.records.database import Database, Transaction
+from modelyard.control.records.database import Database, LeadershipLost, Transaction
 from modelyard.control.records.idempotency import Answer, keep, recall
 from modelyard.control.records.ids import make_id
+from modelyard.control.records.leadership import Leadership
 from modelyard.control.records.metadata import METADATA, Moment, from_microseconds, to_microseconds
-from modelyard.control.records.opening import OpenedRecords, open_records
+from modelyard.control.records.opening import OpenedRecords, open_records, open_served_records, records_url
 from modelyard.control.records.outbox import Event, emit, events_after, forget_events, last_event
 from modelyard.control.records.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, Position, cut, read_cursor, write_cursor
 from modelyard.control.records.parts import ControlParts, parts_of
@@ -24,6 +25,8 @@ __all__ = [
     "ControlParts",
     "Database",
     "Event",
+    "Leadership",
+    "LeadershipLost",
     "Migrated",
     "Moment",
     "OpenedRecords",
@@ -41,10 +44,12 @@ __all__ = [
     "make_id",
     "migrate",
     "open_records",
+    "open_served_records",
     "parts_of",
     "read_copy",
     "read_cursor",
     "recall",
+    "records_url",
     "restore",
     "schema_heads",
     "to_microseconds",

@@ -18,6 +18,7 @@ from sqlalchemy import Column, Connection, String, Table, inspect, select
 
 from modelyard.control.records.backup import back_up
 from modelyard.control.records.database import Database
+from modelyard.control.records.engines import writing
 from modelyard.control.records.metadata import METADATA
 from modelyard.domain.errors.platform import StartRefused, StorageFull
 from modelyard.version import __version__
@@ -64,7 +65,10 @@ def migrate(database: Database, *, backups: Path, kept: int = 5) -> Migrated:
     if before == heads:
         return Migrated(before=tuple(sorted(before)), after=tuple(sorted(heads)))
     copy = _copy_first(database, backups=backups, kept=kept) if before else None
-    with database.engine.execution_options(modelyard_write=True).begin() as connection:
+    with writing(database.engine).begin() as connection:
+        if before != set(MigrationContext.configure(connection).get_current_heads()):  # another one was quicker
+            connection.rollback()
+            return migrate(database, backups=backups, kept=kept)
         config = Config()
         config.set_main_option("script_location", str(SCRIPTS))
         config.attributes["connection"] = connection
