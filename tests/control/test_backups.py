@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, text
+from sqlalchemy.engine import make_url
 
 from modelyard.client.backing_up import BackupFile
 from modelyard.control.backups import Backups, read_summary, restore_platform
@@ -17,7 +19,7 @@ from modelyard.control.catalog import Removals, find_model, find_version
 from modelyard.control.catalog.decisions import decide
 from modelyard.control.history import ANCHOR_FILE, append, chain_key, verify
 from modelyard.control.identity import LOCAL, Principal
-from modelyard.control.records import ControlParts, Database
+from modelyard.control.records import METADATA, ControlParts, Database, last_event, open_served_records
 from modelyard.domain.access import Scope, Verb
 from modelyard.domain.errors.platform import BackupDamaged, Conflict, Forbidden, InvalidRequest, NotFound
 from modelyard.domain.lifecycle import VersionAction
@@ -26,7 +28,6 @@ from modelyard.foundation.places import Places
 from modelyard.integrations.artifact_stores.files import FileArtifactStore
 
 CHANGES_BY_RESTORING = {"history", "outbox", "backups"}
-COUNTERS = {"sqlite_sequence"}
 
 
 @pytest.fixture
@@ -66,23 +67,29 @@ def put_back(file: Path, place: Path) -> Places:
     return Places(restore_platform(file, place, store=FileArtifactStore).data)
 
 
-def rows(path: Path) -> dict[str, list[tuple]]:
-    with closing(sqlite3.connect(path)) as connection:
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {name: sorted(connection.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr) for name in tables}
+def rows(database: Database) -> dict[str, list[tuple]]:
+    with database.read() as tx:
+        tables = {table.name: tx.execute(select(table)).all() for table in METADATA.sorted_tables}
+        if database.is_sqlite:
+            tables["models_search"] = tx.execute(text("SELECT model_id FROM models_search")).all()
+    return {name: sorted(map(tuple, found), key=repr) for name, found in tables.items()}
+
+
+def opened(places: Places) -> Database:
+    return Database.at(places.database)
 
 
 def test_what_is_put_back_is_row_by_row_and_byte_by_byte_what_was_there(parts, backups, add_served, make_key, tmp_path):
     version = add_served(b"first weights")
     add_served(b"second weights")
     make_key(parts, "infer")
-    before = rows(parts.places.database)
+    before = rows(parts.database)
     file = save(backups, tmp_path / "one.modelyard")
     restored = put_back(file, tmp_path / "again")
 
-    after = rows(restored.database)
-    assert after.keys() == before.keys()
-    assert {name for name in before if before[name] != after[name]} <= CHANGES_BY_RESTORING | COUNTERS
+    after = rows(opened(restored))
+    assert {name for name in before if before[name] != after[name]} <= CHANGES_BY_RESTORING
+    assert len(after["models_search"]) == len(after["models"]) == 1
     for name in CHANGES_BY_RESTORING - {"backups"}:
         assert set(map(repr, before[name])) <= set(map(repr, after[name]))
     again = FileArtifactStore(restored.artifacts)
@@ -95,6 +102,34 @@ def test_what_is_put_back_is_row_by_row_and_byte_by_byte_what_was_there(parts, b
         assert (restored.packages / package / path.name).read_bytes() == path.read_bytes()
     assert load_key(restored.pepper) == parts.pepper
     assert [path for path in restored.data.rglob("*") if path.stat().st_mode & 0o077] == []
+
+
+def test_records_move_from_each_database_to_a_server(parts, backups, add_served, make_key, make_postgres, tmp_path):
+    add_served(b"first weights")
+    make_key(parts, "infer")
+    with parts.database.begin() as tx:
+        tx.execute(text("UPDATE projects SET two_person_review = true"))
+    before = rows(parts.database)
+    file = save(backups, tmp_path / "one.modelyard")
+    url = make_url(make_postgres())
+    restored = restore_platform(file, tmp_path / "again", store=FileArtifactStore, url=url)
+    assert not list(restored.data.glob("modelyard.db*"))
+    records = open_served_records(url, backups=tmp_path)
+    after = rows(records.database)
+    assert {name for name in after if before[name] != after[name]} <= CHANGES_BY_RESTORING
+    for name in CHANGES_BY_RESTORING - {"backups"}:
+        assert set(map(repr, before[name])) <= set(map(repr, after[name]))
+    with parts.database.read() as tx:
+        last = last_event(tx)
+    with records.database.read() as tx:
+        assert last_event(tx) == last + 1
+    with records.database.read() as tx:
+        found = verify(tx, key=chain_key(parts.pepper), anchors=restored.data / ANCHOR_FILE)
+    assert found.flaws == ()
+    records.close()
+    with pytest.raises(InvalidRequest, match="never overwrites"):
+        restore_platform(file, tmp_path / "third", store=FileArtifactStore, url=url)
+    assert not (tmp_path / "third").exists()
 
 
 def test_the_history_that_is_put_back_still_proves_itself(parts, backups, add_served, serving, tmp_path):

@@ -12,6 +12,8 @@ from modelyard.control.records import (
     ControlParts,
     Database,
     OpenedRecords,
+    copy_in,
+    copy_out,
     emit,
     events_after,
     last_event,
@@ -155,6 +157,24 @@ def test_a_commit_wakes_the_subscribers_of_another_control_plane(open_plane):
     with here.begin() as tx:
         emit(tx, "test.done", subject="x", project=None)
     assert heard.wait(30)
+
+
+def test_numbers_go_on_in_a_copy_though_their_rows_are_forgotten(open_plane, make_postgres, tmp_path):
+    database = open_plane()
+    with database.begin() as tx:
+        for _ in range(3):
+            emit(tx, "test.done", subject="x", project=None)
+        tx.execute(text("DELETE FROM outbox"))
+    copy_out(database, tmp_path / "copy.db")
+    assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
+    again = open_served_records(make_url(make_postgres()), backups=tmp_path)
+    copy_in(tmp_path / "copy.db", again.database)
+    for copied in (Database.at(tmp_path / "copy.db"), again.database):
+        with copied.begin() as tx:
+            emit(tx, "test.done", subject="x", project=None)
+        with copied.read() as tx:
+            assert last_event(tx) == 4
+        copied.close()
 
 
 def test_a_reader_sees_one_moment_while_others_write(open_plane):

@@ -33,6 +33,7 @@ HOMES = {
         "inspection/child_process.py",
         "processes/control_plane.py",
         "processes/model_worker.py",
+        "processes/restoring.py",
         "testing/platform.py",
     },
     r"^\s*(import|from) pickle\b": {"inspection/children/unpickle.py"},

@@ -36,10 +36,13 @@ def backup(client: Client, *, file: Path, as_json: bool) -> None:
 @click.command(short_help="Put a backup back into an empty place.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data directory; empty or not there.")
+@click.option("--settings", type=click.Path(path_type=Path, exists=True), help="Settings that name another database.")
 @click.option("--check", is_flag=True, help="Only say whether FILE is whole, and what it holds.")
 @json_option
-def restore(*, file: Path, data: Path | None, check: bool, as_json: bool) -> None:
+def restore(*, file: Path, data: Path | None, settings: Path | None, check: bool, as_json: bool) -> None:
     """Restore FILE into an empty data directory; `modelyard up --data` starts it there.
+
+    Where the settings name a PostgreSQL database (records.url), which has to be empty, the records go there.
 
     Example: modelyard restore monday.modelyard --data ./yard-again
     """
@@ -49,7 +52,7 @@ def restore(*, file: Path, data: Path | None, check: bool, as_json: bool) -> Non
         summary, digest = look_into(file)
         place = None
     else:
-        restored = restore_into(file, data or default_data_directory())
+        restored = restore_into(file, data or default_data_directory(), settings=settings)
         summary, digest, place = restored.summary, restored.sha256, restored.data
     if as_json:
         print_json({"backup": summary.id, "made_at": summary.made_at, "sha256": digest, "data": place})

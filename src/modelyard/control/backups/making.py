@@ -1,7 +1,8 @@
 """Make a backup while the platform works: everything that was acknowledged before it began is in it.
 
-The records are copied through the database's own backup; what the copy names is read afterwards. Meanwhile no file of a
-deleted version is taken away (`Removals.held`), so that every name in the copy has its bytes.
+The records are copied as they were at one moment, into the same kind of file from either database; what the copy names
+is read afterwards. Meanwhile no file of a deleted version is taken away (`Removals.held`), so that every name in the
+copy has its bytes.
 """
 
 import os
@@ -24,12 +25,12 @@ from modelyard.control.backups.archive import (
     Summary,
 )
 from modelyard.control.backups.tables import backups
-from modelyard.control.catalog import Removals, StoredNames, stored_names
+from modelyard.control.catalog import Removals, StoredNames, index_copy, stored_names
 from modelyard.control.history import ANCHOR_FILE, append
 from modelyard.control.identity import Principal, require_everywhere
-from modelyard.control.records import METADATA, Database, back_up, make_id, read_copy, schema_heads
+from modelyard.control.records import METADATA, Database, back_up, copy_out, make_id, read_copy, schema_heads
 from modelyard.domain.access import Verb
-from modelyard.domain.errors.platform import BackupDamaged, NotSupported
+from modelyard.domain.errors.platform import BackupDamaged
 from modelyard.foundation.documents import to_json
 from modelyard.foundation.places import Places
 from modelyard.foundation.sealed_tar import Member, SealedTarWriter
@@ -52,22 +53,27 @@ class Backups:
         """A summary, and the archive's bytes, to be read to the end or closed. Needs `admin` on the whole platform.
 
         Raises:
-            NotSupported: the records are kept by a database server, which has backups of its own.
             StorageFull: no room for the copy of the records.
         """
         require_everywhere(who, Verb.ADMIN)
-        source = self.database.path
-        if source is None:
-            raise NotSupported("these records are kept by a database server", hint="back that up with its own tools")
         with ExitStack() as stack:
             stack.enter_context(self.removals.held())
             number = self._begin(who)
             copy = self.places.backups / f".{number}.db"
             stack.callback(copy.unlink, missing_ok=True)
-            back_up(source, copy)
+            self._copy(copy)
             summary = self._summary(copy, number=number, who=who)
             blocks = self._bytes(summary, copy, stack.pop_all())
         return summary, chain([next(blocks)], blocks)  # begun, so that it also ends when nobody reads on
+
+    def _copy(self, target: Path) -> None:
+        """The records as one file, whichever database they are in."""
+        source = self.database.path
+        if source is not None:
+            back_up(source, target)
+            return
+        copy_out(self.database, target)
+        index_copy(target)
 
     def _begin(self, who: Principal) -> str:
         with self.database.begin() as tx:

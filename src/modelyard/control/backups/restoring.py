@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from sqlalchemy import URL
 
 from modelyard.control.backups.archive import (
     ABOUT,
@@ -24,7 +25,7 @@ from modelyard.control.backups.archive import (
 from modelyard.control.catalog import stored_names
 from modelyard.control.history import ANCHOR_FILE, append
 from modelyard.control.identity import system_actor
-from modelyard.control.records import open_records, read_copy
+from modelyard.control.records import copy_in, open_records, open_served_records, read_copy
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import BackupDamaged, InvalidRequest, NotFound, StorageFull
 from modelyard.foundation.documents import from_json
@@ -67,13 +68,16 @@ def read_summary(file: Path) -> tuple[Summary, str]:
     return summary, digest
 
 
-def restore_platform(file: Path, data: Path, *, store: OpenStore) -> Restored:
+def restore_platform(file: Path, data: Path, *, store: OpenStore, url: URL | None = None) -> Restored:
     """Restore `file` into the directory `data`, which has to be empty or not there yet; `store` opens its artifacts.
+
+    With `url`, the records go into that PostgreSQL database, which has to be empty too.
 
     Raises:
         NotFound: no such file.
         BackupDamaged: the file is no backup, is cut off or altered, or lacks bytes that its records name.
-        InvalidRequest: the place is not empty.
+        InvalidRequest: the place is not empty, or the database.
+        Unavailable: the database does not answer.
         StartRefused: the backup's records are newer than this version knows.
         StorageFull: there is not enough room.
     """
@@ -93,6 +97,8 @@ def restore_platform(file: Path, data: Path, *, store: OpenStore) -> Restored:
         staging.mkdir(mode=0o700)
         _fill(file, Places(staging), store)
         _note(Places(staging), summary, digest)
+        if url is not None:
+            _move(Places(staging), url)
         if data.exists():
             data.rmdir()
         staging.rename(data)
@@ -131,6 +137,17 @@ def _require_complete(places: Places, artifacts: ArtifactStore) -> None:
             f"the backup lacks {len(missing)} files that its records name, the first is {missing[0][:12]}…",
             hint="use another backup",
         )
+
+
+def _move(places: Places, url: URL) -> None:
+    """Put the records into a database server instead of the file."""
+    records = open_served_records(url, backups=places.backups)
+    try:
+        copy_in(places.database, records.database)
+    finally:
+        records.close()
+    for left in places.data.glob(f"{places.database.name}*"):
+        left.unlink()
 
 
 def _note(places: Places, summary: Summary, digest: str) -> None:

@@ -9,6 +9,7 @@ from modelyard.control.catalog.library import set_alias
 from modelyard.control.catalog.lookup import CHAMPION, find_model, find_version, package_directory, resolve
 from modelyard.control.catalog.registration import register_version
 from modelyard.control.catalog.removal import Removals, StoredNames, VersionUsers, stored_names
+from modelyard.control.catalog.search import index_copy
 from modelyard.control.catalog.values import ModelRecord, NewVersion, Resolved, StoredFile, VersionRecord
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "VersionUsers",
     "find_model",
     "find_version",
+    "index_copy",
     "package_directory",
     "register_version",
     "resolve",

@@ -1,7 +1,10 @@
 """Search and list the library: full text, filters, sorting, cursors. On SQLite by FTS5, elsewhere by a pattern."""
 
 import re
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, Select, and_, column, delete, exists, insert, or_, select, table, text, update
@@ -109,6 +112,13 @@ def _seen(reach: Reach) -> ColumnElement[bool]:
         model_shares.c.model_id == models.c.id, model_shares.c.project.in_(sorted(reach.all_projects))
     )
     return or_(condition, and_(models.c.visibility == Visibility.SHARED, shared))
+
+
+def index_copy(records: Path) -> None:
+    """Fill the full-text index of a copy in SQLite that was made from another database, which has none."""
+    with closing(sqlite3.connect(records)) as connection, connection:
+        connection.execute("DELETE FROM models_search")
+        connection.execute("INSERT INTO models_search (model_id, content) SELECT id, search_text FROM models")
 
 
 def _conditions(tx: Transaction, wanted: Wanted) -> list[ColumnElement[bool]]:

@@ -6,6 +6,7 @@ as a branch in `records/migrations/versions/<capability>_<number>.py`.
 """
 
 from modelyard.control.records.backup import back_up, read_copy, restore
+from modelyard.control.records.copying import copy_in, copy_out
 from modelyard.control.records.database import Database, LeadershipLost, Transaction
 from modelyard.control.records.idempotency import Answer, keep, recall
 from modelyard.control.records.ids import make_id
@@ -34,6 +35,8 @@ __all__ = [
     "Position",
     "Transaction",
     "back_up",
+    "copy_in",
+    "copy_out",
     "cut",
     "emit",
     "events_after",
