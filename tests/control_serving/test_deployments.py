@@ -150,7 +150,7 @@ def test_a_version_in_use_is_not_deleted(serving: Serving) -> None:
         ({"name": "x", "model": "nobody"}, 404),
         ({"name": "x", "model": "m", "version": "99"}, 404),
         ({"name": "x", "model": "m", "version": "1", "alias": "a"}, 422),
-        ({"name": "x", "model": "m", "replicas": 3}, 422),
+        ({"name": "x", "model": "m", "replicas": {"min": 3, "max": 2}}, 422),
         ({"name": "x", "model": "m", "target": "moon"}, 501),
         ({"name": "No", "model": "m"}, 422),
         ({"name": "x", "model": "m", "project": "nowhere"}, 404),

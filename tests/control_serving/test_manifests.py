@@ -188,9 +188,11 @@ def test_an_alias_is_resolved_once_and_followed_when_asked(serving: Serving) -> 
         (manifest("x", "nobody"), "spec.model"),
         (manifest("x", "m@nowhere"), "spec.model"),
         (manifest("x", target="moon"), "spec.target"),
-        (manifest("x", replicas=3), "spec.replicas"),
-        (manifest("x", resources={"memory": "1Gi"}, isolation="process"), "spec.resources.memory"),
-        (manifest("x", resources={"cpu": 2}), "spec.resources.cpu"),
+        (manifest("x", replicas={"min": 3, "max": 2}), "spec.replicas"),
+        (manifest("x", resources={"memory": "32Mi"}, isolation="process"), "spec.resources.memory"),
+        (manifest("x", resources={"memory": "900000Gi"}), "spec.resources.memory"),
+        (manifest("x", resources={"cpu": 0.5}), "spec.resources.cpu"),
+        (manifest("x", resources={"cpu": 100_000}, isolation="process"), "spec.resources.cpu"),
         (manifest("x", resources={"device": "cuda"}), "spec.resources.device"),
         (manifest("x", env={"TOKEN": {"secret": "t"}}), "spec.env"),
         (manifest("x", env={"TOKEN": {"secret": "t"}}, isolation="process"), "spec.env"),
@@ -213,6 +215,31 @@ def test_what_cannot_be_is_refused_at_plan_and_nothing_of_the_call_is_applied(
         assert problem["hint"]
     with serving.client() as client:
         assert client.get("/services/beside").status_code == 404
+
+
+def test_a_shared_service_takes_the_whole_manifest_and_the_plan_says_what_its_fields_mean(serving: Serving) -> None:
+    whole = manifest(
+        "whole",
+        replicas={"min": 1, "max": 4, "target_in_flight": 8},
+        resources={"cpu": 1, "memory": "512Mi", "device": "auto"},
+        isolation="shared",
+        batching={"max_size": 64, "max_wait_ms": 2},
+        limits={"requests_per_s": 500, "deadline_ms": 1000, "max_in_flight": 256},
+        rollout={
+            "strategy": "canary",
+            "steps": [10, 50],
+            "guard": "auto",
+            "watch": ["errors", "latency", "predictions"],
+        },
+        slo={"latency_p99_ms": 50, "availability": 99.9, "window": "30d"},
+    )
+    planned = send(serving, "plan", whole).json()["services"][0]
+    assert [note.split(":")[0] for note in planned["notes"]] == ["replicas", "resources.memory", "resources.cpu"]
+    assert actions(send(serving, "apply", whole)) == ["create"]
+    assert stands(serving, "whole")["version"] == "1"
+    assert actions(send(serving, "plan", whole)) == ["unchanged"]
+    isolated = manifest("apart", isolation="process", replicas=2, resources={"cpu": 1, "memory": "512Mi"})
+    assert send(serving, "plan", isolated).json()["services"][0]["notes"] == []
 
 
 def test_a_plan_that_has_changed_is_not_applied(serving: Serving) -> None:

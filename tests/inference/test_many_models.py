@@ -148,3 +148,14 @@ def test_a_model_larger_than_the_budget_is_served_alone(packages, servers, kit, 
     server = servers.start(replace(kit.table(on_demand(kit, packages.linear("alone"))), model_memory_bytes=budget))
     with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
         assert answer(client, "alone") == [1.0, 1.0]
+
+
+def test_a_model_that_takes_more_than_its_service_allows_is_refused_and_says_how_much(kit, packages, servers) -> None:
+    package = heavy(packages, kit, "large", 1.0, mib=16)
+    small, large = (kit.backend(package, memory_bytes=mib * MIB) for mib in (4, 512))
+    server = servers.start(kit.table(kit.service("small", small), kit.service("large", large)))
+    with server.client() as client:
+        assert client.post("/v2/models/large/infer", json=kit.question()).status_code == 200
+        refused = client.post("/v2/models/small/infer", json=kit.question())
+    assert refused.status_code == 503
+    assert "resources.memory allows 4 MiB" in refused.text

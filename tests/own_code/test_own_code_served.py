@@ -54,6 +54,27 @@ CORE_CONFIG = {
 }
 
 
+EATS = """
+import mmap
+held = []
+
+def eat(inputs):
+    first = float(inputs["x"][0, 0])
+    if first == 7:
+        np.ones(1 << 29, "u1")
+    if first == 8:
+        region = mmap.mmap(-1, 1 << 29)
+        for start in range(0, 1 << 29, 4096):
+            region[start] = 1
+        held.append(region)
+"""
+
+
+def asking(first: float) -> dict:
+    """A question whose first number says what the code does."""
+    return {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [first, 1, 2, 3]}]}
+
+
 def core_model() -> bytes:
     """score = features · (1, -1)."""
     weights = helper.make_tensor("w", TensorProto.FLOAT, [2, 1], [1.0, -1.0])
@@ -226,6 +247,49 @@ class TestPlatform:
             assert (used.status_code, "service secretive" in used.text) == (409, True)
         files = [path for path in platform.places.data.rglob("*") if path.is_file()]
         assert [path for path in files if text.encode() in path.read_bytes()] == []
+
+    def test_a_worker_is_held_to_the_memory_and_the_processors_that_its_service_allows(
+        self, tmp_path: Path, platform: Platform, wheelhouse: Wheelhouse
+    ) -> None:
+        """Private memory beyond it fails at once, in the code; shared memory is seen, and ends the worker."""
+        source = DOUBLE.replace("def predict(inputs):", EATS + "\ndef predict(inputs):\n    eat(inputs)")
+        assert source != DOUBLE
+        bundle = write_bundle(tmp_path / "hungry", source, lock=wheelhouse.lines["numpy"])
+        spec = {"model": "hungry:1", "isolation": "process", "resources": {"memory": "300Mi", "cpu": 1}}
+        manifest = {
+            "apiVersion": "modelyard.io/v1",
+            "kind": "ModelService",
+            "metadata": {"name": "hungry"},
+            "spec": spec,
+        }
+        url = f"{platform.inference_url}/v2/models/hungry/infer"
+        with platform.client() as client, httpx.Client(base_url=platform.control_url, timeout=30) as control:
+            client.upload(bundle, name="hungry")
+            control.post("/api/v1/models/hungry/versions/1/approve").raise_for_status()
+            for resources, field in (
+                ({"memory": "64Mi"}, "spec.resources.memory"),
+                ({"memory": "900000Gi"}, "spec.resources.memory"),
+                ({"cpu": 1.5}, "spec.resources.cpu"),
+                ({"cpu": 100_000}, "spec.resources.cpu"),
+            ):
+                wrong = {**manifest, "spec": {**spec, "resources": resources}}
+                refused = control.post("/api/v1/manifests/plan", json={"documents": [wrong]})
+                assert (refused.status_code, refused.json()["details"][0]["field"]) == (422, field), refused.text
+            control.post("/api/v1/manifests/apply", json={"documents": [manifest]}).raise_for_status()
+            _phase(control, "hungry", "serving")
+            worker = psutil.Process(platform.pid_of("model-worker default.hungry.1.0"))
+            assert len(worker.cpu_affinity()) == 1
+
+            eaten = httpx.post(url, json=asking(7), timeout=30)
+            assert (eaten.status_code, "memory" in eaten.text.lower()) == (500, True), eaten.text
+            assert httpx.post(url, json=asking(1), timeout=30).status_code == 200
+            assert worker.is_running()
+
+            httpx.post(url, json=asking(8), timeout=30)
+            wait_until(lambda: not worker.is_running(), what="the end of the worker")
+            log = lambda: control.get("/api/v1/services/hungry").text  # noqa: E731
+            wait_until(lambda: httpx.post(url, json=asking(1), timeout=30).status_code == 200, what="the next worker")
+            assert "MiB of memory that it may have" in (platform.directory / "up.log").read_text() + log()
 
     def test_code_that_hangs_costs_its_request_and_its_worker_only(
         self, tmp_path: Path, platform: Platform, wheelhouse: Wheelhouse

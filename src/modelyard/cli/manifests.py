@@ -98,6 +98,9 @@ def _print_plan(made: Mapping[str, Any]) -> None:
         for each in made["services"]
     ]
     print_table(rows, ("does", "service", "version", "way", "reason"), empty="no services")
+    for service in made["services"]:
+        for note in service.get("notes") or ():
+            say(f"note: {service['name']}: {note}")
     if not made["has_changes"]:
         say("nothing changes")
 

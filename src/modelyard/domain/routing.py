@@ -75,6 +75,7 @@ class Backend:
     use when the isolation is `process`; `isolation` None means that of the route. `weight` is the share of traffic, in
     parts of the sum over all backends. `shadow_percent` of the requests are copied to it, off the response path. With
     `upstream` a server elsewhere answers, with `graph` other services and `parts`, and there is no package.
+    In the listening process, `memory_bytes` bounds what the model may take when it is loaded, `threads` one run.
     """
 
     model: str
@@ -90,6 +91,8 @@ class Backend:
     upstream: Upstream | None = None
     graph: Graph | None = None
     parts: tuple[GraphPart, ...] = ()
+    memory_bytes: int | None = None
+    threads: int | None = None
 
     def isolation_in(self, route: "ServiceRoute") -> Isolation:
         """Where it runs: a revision may be isolated while the one before it is not."""

@@ -18,8 +18,8 @@ from modelyard.domain.upstreams import Upstream
 class Replicas:
     """How many isolated workers a service may have, and what moves their number between the two.
 
-    Shared services scale with the server pool instead; a least number of 0 lets their models be let go while nobody
-    asks.
+    Shared services scale with the server pool instead, whatever the number; a least number of 0 lets their models be
+    let go while nobody asks.
     """
 
     min: int = 1
@@ -46,6 +46,7 @@ class Replicas:
 class Resources:
     """What each isolated worker is given: cores and memory; None sets no bound.
 
+    Of a shared service, `memory_bytes` bounds what its model may take when it is loaded, `cpu` the threads of a run.
     `device` is where the model computes, in a worker or in the shared servers; the runtime takes it literally.
     """
 

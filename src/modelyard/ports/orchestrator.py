@@ -23,6 +23,7 @@ class ReplicaState(StrEnum):
 class ReplicaSpec:
     """One replica to be run. `id` is deterministic (`project.service.revision.index`): started twice, it is one.
 
+    `cpus` and `memory_bytes` bound what it may use; None leaves that free.
     `node` is where it shall run, "" where the orchestrator places replicas itself. Started on another node than where
     it runs, it moves: the new one is made ready first, then the old one ends. `env` are variables of its own code by
     name; their texts are sealed, and opened where the worker starts.
@@ -34,6 +35,7 @@ class ReplicaSpec:
     revision: int
     package: str
     threads: int = 1
+    cpus: float | None = None
     memory_bytes: int | None = None
     node: str = ""
     device: str = "auto"
@@ -62,7 +64,8 @@ class Abilities:
 
     With `places_itself` it chooses the node of a replica; else it wants to be told. `shares_servers`: services may run
     in the listening model servers. `gives_secrets`: workers get secrets in their environment. `devices` are those that
-    a service may ask for by name.
+    a service may ask for by name. `most_cpus` and `most_memory_bytes` are what its largest node gives, None where that
+    is not known; `divides_cpus` says whether a worker may be given part of a processor.
     """
 
     limits_memory: bool
@@ -72,6 +75,9 @@ class Abilities:
     shares_servers: bool = True
     gives_secrets: bool = False
     devices: tuple[str, ...] = ("cpu",)
+    divides_cpus: bool = True
+    most_cpus: float | None = None
+    most_memory_bytes: int | None = None
 
 
 class Orchestrator(Protocol):

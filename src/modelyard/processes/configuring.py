@@ -35,6 +35,7 @@ def child(  # noqa: PLR0913  (one parameter a fact of the child)
     tied: bool = True,
     own_session: bool = True,
     facts: Mapping[str, str] | None = None,
+    memory_bytes: int | None = None,
 ) -> ChildSpec:
     """A child that runs `modelyard.processes.<module>` with `config`, which is written to `place`/`name`.json."""
     path = place / f"{name}.json"
@@ -51,4 +52,5 @@ def child(  # noqa: PLR0913  (one parameter a fact of the child)
         tied=tied,
         own_session=own_session,
         facts=facts or {},
+        memory_bytes=memory_bytes,
     )

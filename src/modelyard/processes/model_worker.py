@@ -13,7 +13,6 @@ to `own_code_worker`, which replaces this process.
 import argparse
 import asyncio
 import os
-import resource
 import signal
 import socket
 import sys
@@ -27,8 +26,10 @@ import msgspec
 
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.routing import SealedSecret
+from modelyard.foundation.cores import stay_on
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.http import run
+from modelyard.foundation.memory import bound_memory, is_out_of_memory
 from modelyard.foundation.supervision import EXIT_REFUSED
 from modelyard.foundation.supervision.inside import begin_child
 from modelyard.inference.batching import Lane
@@ -59,7 +60,7 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 class WorkerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Settings of one worker. `memory` bounds its address space in bytes; None leaves it free.
+    """Settings of one worker. `memory` bounds what it takes in bytes, `cores` what it uses; None leaves it free.
 
     `environments` is where the environments of own code lie; `env` are variables of own code, sealed, which the key in
     the file `sealing_key` opens.
@@ -71,6 +72,7 @@ class WorkerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     threads: int = 1
     device: str = "auto"
     memory: int | None = None
+    cores: int | None = None
     environments: str | None = None
     env: dict[str, SealedSecret] = msgspec.field(default_factory=dict)
     sealing_key: str | None = None
@@ -266,14 +268,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the worker's configuration cannot be read: {error}", file=sys.stderr)  # noqa: T201  (last words)
         return EXIT_REFUSED
     begin_child(config.title, tied_to=tied_to)
-    _hand_over(config, sys.argv[1:] if argv is None else argv)
+    if config.cores is not None:
+        stay_on(config.cores)
     if config.memory is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (config.memory, config.memory))
+        bound_memory(config.memory)
+    _hand_over(config, sys.argv[1:] if argv is None else argv)
     options = LoadOptions(threads=config.threads, device=config.device)
     try:
         hosted = load_model(Path(config.package), options=options)
     except Exception as error:  # noqa: BLE001  (the plugin edge: a runtime may raise anything)
         why = error.detail if isinstance(error, ModelyardError) else f"{type(error).__name__}: {error}"
+        if config.memory is not None and is_out_of_memory(error):
+            why = f"it does not fit into {config.memory >> 20} MiB (resources.memory): {why}"
         print(f"the model cannot be loaded: {why}", file=sys.stderr)  # noqa: T201  (last words)
         return EXIT_REFUSED
     path = Path(config.socket)

@@ -87,6 +87,7 @@ class NodeAgent:
         path = f"/internal/v1/nodes/{self._config.node}/report"
         control = Path(self._config.control_socket)
         while True:
+            self._supervisor.check_memory()
             with suppress(OSError, TimeoutError, EOFError, Unavailable):  # the control plane may be away
                 await ask(control, "POST", path, body=to_json(self._report()), patience_s=_PATIENCE_S)
             await asyncio.sleep(HEARTBEAT_S)

@@ -36,6 +36,7 @@ from modelyard.processes.model_worker import WorkerConfig, bind, read_config
 
 _NEW_USER, _NEW_NET, _NEW_IPC = 0x10000000, 0x40000000, 0x08000000
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_SPARE_BYTES: Final = 2 << 30
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_NETLINK", 16))
 _SYSTEM_READS: Final = (
     "/lib",
@@ -153,8 +154,11 @@ def _close_files(program: Program, directory: Path, place: Path, *, network: boo
 
 
 def _limit(policy: CodePolicy, config: WorkerConfig, *, alone: bool) -> None:
-    """Threads are counted only in a namespace of our own: outside, the count is that of the whole user."""
-    memory = policy.memory_bytes if config.memory is None else config.memory
+    """Threads are counted only in a namespace of our own: outside, the count is that of the whole user.
+
+    What the service allows of memory is bounded already (`model_worker`); addresses that hold nothing cost little.
+    """
+    memory = policy.memory_bytes if config.memory is None else max(policy.memory_bytes, config.memory + _SPARE_BYTES)
     for which, value in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, policy.file_bytes),

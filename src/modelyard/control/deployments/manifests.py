@@ -21,6 +21,7 @@ from modelyard.control.deployments.routing import is_canary
 from modelyard.control.deployments.service import Deployments, standing_spec
 from modelyard.control.deployments.state import Service
 from modelyard.control.deployments.store import Stored
+from modelyard.control.deployments.targets import notes_on
 from modelyard.control.deployments.wishes import spec_of
 from modelyard.control.identity import Principal, Reach, find_project, require
 from modelyard.control.records import Transaction
@@ -53,7 +54,10 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedService:
-    """What applying does to one service, and why. `revision` is what was wanted when it was made."""
+    """What applying does to one service, and why. `revision` is what was wanted when it was made.
+
+    `notes` say what its fields mean where it runs, as far as they may be misunderstood.
+    """
 
     project: str
     name: str
@@ -64,6 +68,7 @@ class PlannedService:
     way: str = ""
     changes: tuple[FieldChange, ...] = ()
     revision: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,10 +166,12 @@ class Manifests:
                 version=spec.version,
                 digest=spec.digest,
                 changes=_differences(None, spec),
+                notes=notes_on(spec),
             )
             return _Step(planned, spec, None)
         require_same_dialect(present.service.spec(present.service.status.goal), spec.upstream)
-        return _Step(_compare(present, spec, how, retry=retry), spec, present)
+        planned = replace(_compare(present, spec, how, retry=retry), notes=notes_on(spec))
+        return _Step(planned, spec, present)
 
     def _carry_out(self, tx: Transaction, who: Principal, step: _Step) -> None:
         why = f"manifest applied: {step.planned.reason}"

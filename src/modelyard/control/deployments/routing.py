@@ -1,5 +1,6 @@
 """What the routing table says of a service, from where it stands. Pure."""
 
+import math
 from dataclasses import replace
 
 from modelyard.control.deployments.state import Service
@@ -134,6 +135,8 @@ def _backend(service: Service, revision: int, weight: int, packages: str) -> Bac
         graph=spec.graph,
         parts=tuple(replace(part, package=package_directory(packages, part.digest)) for part in spec.parts),
         device=spec.resources.device,
+        memory_bytes=spec.resources.memory_bytes,
+        threads=None if spec.resources.cpu is None else math.ceil(spec.resources.cpu),
     )
 
 

@@ -3,16 +3,19 @@
 What a place cannot do is refused when it is asked for, with the reason and the field; nothing is bent to fit.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest, NotSupported, StartRefused
-from modelyard.domain.service import ServiceSpec
+from modelyard.domain.service import Resources, ServiceSpec
 from modelyard.ports.orchestrator import Abilities, Orchestrator
 
 AUTO = "auto"
+LEAST_MEMORY_BYTES = 192 << 20
+"""What a worker takes before it has a model: the interpreter, numpy, a runtime."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +74,7 @@ def require_abilities(spec: ServiceSpec, target: Target) -> None:
     isolated = spec.isolation is Isolation.PROCESS
     if not isolated and not abilities.shares_servers:
         raise _lacks(target, "isolation", "runs no service in shared servers", "isolation: process")
-    if resources.memory_bytes is not None and not (isolated and abilities.limits_memory):
-        raise _lacks(target, "resources.memory", _why(isolated, "cannot limit memory"), "no memory")
-    if resources.cpu is not None and not (isolated and abilities.limits_cpu):
-        raise _lacks(target, "resources.cpu", _why(isolated, "cannot limit processors"), "no cpu")
+    _require_room(resources, target)
     if resources.device != AUTO and resources.device not in abilities.devices:
         known = ", ".join((AUTO, *abilities.devices))
         raise _lacks(target, "resources.device", f"has no {quote(resources.device)}", f"one of {known}")
@@ -88,8 +88,40 @@ def require_abilities(spec: ServiceSpec, target: Target) -> None:
         raise _lacks(target, "env", "gives its workers no secrets", "no env")
 
 
-def _why(isolated: object, cannot: str) -> str:
-    return cannot if isolated else "sets no bounds for one service of the shared servers"
+def notes_on(spec: ServiceSpec) -> tuple[str, ...]:
+    """What fields of a spec mean where it runs, as far as they may be misunderstood."""
+    if spec.isolation is not Isolation.SHARED or spec.upstream is not None or spec.graph is not None:
+        return ()
+    found = []
+    replicas, resources = spec.replicas, spec.resources
+    if replicas.max > 1 or replicas.scaling.is_on:
+        found.append("replicas: shared, so every model server of the pool holds it; the number is for isolated workers")
+    if resources.memory_bytes is not None:
+        found.append("resources.memory: shared, so a model that takes more when it is loaded is refused")
+    if resources.cpu is not None:
+        found.append("resources.cpu: shared, so it bounds the threads of one run in each model server")
+    return tuple(found)
+
+
+def _require_room(resources: Resources, target: Target) -> None:
+    abilities = target.abilities
+    memory, cpu = resources.memory_bytes, resources.cpu
+    if memory is not None:
+        most = abilities.most_memory_bytes
+        if not abilities.limits_memory:
+            raise _lacks(target, "resources.memory", "cannot limit memory", "no memory")
+        if most is not None and memory > most:
+            raise _lacks(target, "resources.memory", f"has no node with {memory >> 20} MiB", f"at most {most >> 20}Mi")
+        if memory < LEAST_MEMORY_BYTES:
+            least = f"at least {LEAST_MEMORY_BYTES >> 20}Mi"
+            raise _lacks(target, "resources.memory", f"starts no worker in {memory >> 20} MiB", least)
+    if cpu is not None:
+        if not abilities.limits_cpu:
+            raise _lacks(target, "resources.cpu", "cannot limit processors", "no cpu")
+        if abilities.most_cpus is not None and cpu > abilities.most_cpus:
+            raise _lacks(target, "resources.cpu", f"has no node with {cpu:g}", f"at most {abilities.most_cpus:g}")
+        if cpu != int(cpu) and not abilities.divides_cpus:
+            raise _lacks(target, "resources.cpu", "gives whole processors only", f"{math.ceil(cpu)}")
 
 
 def _lacks(target: Target, field: str, what: str, expected: str) -> NotSupported:

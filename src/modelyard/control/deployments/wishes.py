@@ -330,12 +330,6 @@ def _replicas(wish: Wish, present: ServiceSpec | None, isolation: Isolation) -> 
                 hint=f"0 to {MOST_REPLICAS}, min first, and a max of at least 1",
                 details=[{"field": field, "expected": f"0 to {MOST_REPLICAS}, min first"}],
             )
-    if isolation is Isolation.SHARED and (replicas.max > 1 or replicas.scaling.is_on):
-        raise InvalidRequest(
-            "a shared service runs in every model server; replicas count isolated workers",
-            hint="add --isolation process, or leave replicas out; min 0 alone lets its model sleep",
-            details=[{"field": "replicas", "expected": "isolation: process, or no replicas"}],
-        )
     return replicas
 
 

@@ -61,7 +61,7 @@ def replicas_of(service: Service, revision: int, observed: Observed) -> list[Rep
     home = service.status.home(revision)
     one = _replica(service, home, 0, spec.digest, observed)
     cpu, memory = spec.resources.cpu, spec.resources.memory_bytes
-    one = replace(one, threads=1 if cpu is None else max(1, math.ceil(cpu)), memory_bytes=memory)
+    one = replace(one, threads=1 if cpu is None else max(1, math.ceil(cpu)), cpus=cpu, memory_bytes=memory)
     one = replace(one, device=spec.resources.device)
     return [replace(one, id=_id(service, home, index)) for index in range(count_of(service, revision))]
 

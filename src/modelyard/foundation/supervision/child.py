@@ -37,7 +37,8 @@ class ChildSpec:
     `module` runs as `python -m module arguments… --ready-fd N`; the program writes a line to that descriptor and closes
     it when it can do its work. `fds` are descriptors it inherits under their numbers. `log` takes its output; None
     leaves it on ours. `tied` children end when the supervisor does, however it ends; others go on serving. A child
-    without its `own_session` is in the supervisor's process group.
+    without its `own_session` is in the supervisor's process group. One that holds more than `memory_bytes`, with its
+    own children, is ended (`Supervisor.check_memory`).
     """
 
     name: str
@@ -49,6 +50,7 @@ class ChildSpec:
     own_session: bool = True
     restart: bool = True
     facts: Mapping[str, str] = field(default_factory=dict)
+    memory_bytes: int | None = None
 
 
 class Child:
@@ -63,6 +65,7 @@ class Child:
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
         self.failures: deque[float] = deque(maxlen=16)
+        self.verdict = ""
 
     @property
     def pid(self) -> int | None:
@@ -122,8 +125,16 @@ class Child:
             with suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
+    def end_for(self, verdict: str) -> None:
+        """End it at once; `verdict` is the reason that is told."""
+        self.verdict = verdict
+        self.signal(signal.SIGKILL)
+
     def explain(self, code: int) -> str:
-        """Why it ended, in words: the signal or exit code, and the last line that it wrote."""
+        """Why it ended, in words: our own verdict, or the signal or exit code and the last line that it wrote."""
+        if self.verdict:
+            verdict, self.verdict = self.verdict, ""
+            return verdict
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         last = last_line(self.spec.log) if self.spec.log is not None else ""
         return f"{how}: {last}" if last else how

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from modelyard.domain.errors.platform import NotFound, StartRefused
+from modelyard.foundation.memory import held_memory
 from modelyard.foundation.supervision.child import EXIT_REFUSED, Child, ChildSpec, ChildState
 
 FIRST_PAUSE_S: Final = 0.2
@@ -87,6 +88,16 @@ class Supervisor:
     async def stop_all(self, names: list[str], *, grace_s: float) -> None:
         """Stop these children side by side."""
         await asyncio.gather(*(self.stop(name, grace_s=grace_s) for name in names if name in self._children))
+
+    def check_memory(self) -> None:
+        """End children that hold more memory than they may, with the reason. To be called about once a second."""
+        for child in self._children.values():
+            most = child.spec.memory_bytes
+            if most is None or child.pid is None:
+                continue
+            held = held_memory(child.pid)
+            if held > most:
+                child.end_for(f"it held {held >> 20} MiB of the {most >> 20} MiB of memory that it may have")
 
     async def _keep(self, child: Child) -> None:
         loop = asyncio.get_running_loop()

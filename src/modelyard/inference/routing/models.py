@@ -25,12 +25,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelKey:
-    """One model in memory; `device` as the service asks for it ("auto": as the process is set)."""
+    """One model in memory; `device` as the service asks for it ("auto": as the process is set).
+
+    `memory_bytes` bounds what it may take, `threads` what one run may use of those that the process gives.
+    """
 
     project: str
     package: str
     digest: str
     device: str = "auto"
+    memory_bytes: int | None = None
+    threads: int | None = None
 
 
 @dataclass(slots=True)
@@ -86,8 +91,10 @@ class ModelShelf:
             with self._places:
                 _require_shared(Path(key.package))
                 device = self.options.device if key.device == "auto" else key.device
-                options = replace(self.options, device=device)
+                threads = min(self.options.threads, key.threads or self.options.threads)
+                options = replace(self.options, device=device, threads=threads)
                 hosted = load_model(Path(key.package), options=options, digest=key.digest)
+                _require_small(hosted, key.memory_bytes)
         except Exception as error:  # noqa: BLE001  (the plugin edge: a runtime may raise anything)
             loop.call_soon_threadsafe(_give_up, future, error)
             return
@@ -98,6 +105,17 @@ def _require_shared(package: Path) -> None:
     """A model that needs a process of its own is never loaded into one that listens, whatever a table says."""
     if read_package(package).isolation is Isolation.PROCESS:
         raise NotReady("this model needs a worker of its own", hint="deploy it with isolation process")
+
+
+def _require_small(hosted: HostedModel, most: int | None) -> None:
+    """Let go of a model that takes more than its service allows."""
+    taken = hosted.model.memory_bytes
+    if most is not None and taken > most:
+        hosted.model.close()
+        raise NotReady(
+            f"the model takes {taken >> 20} MiB, and resources.memory allows {most >> 20} MiB",
+            hint="allow more, or deploy a smaller model",
+        )
 
 
 def _give_up(future: "asyncio.Future[HeldModel]", error: Exception) -> None:

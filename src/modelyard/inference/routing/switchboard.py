@@ -232,7 +232,14 @@ class Switchboard:
 
     async def _load(self, backend: ServedBackend, route: ServiceRoute, wish: Backend) -> None:
         """Load and check the model; one that may sleep, and answered before this process did, is left asleep."""
-        key = ModelKey(route.project, backend.key.package, backend.key.digest, wish.device)
+        key = ModelKey(
+            route.project,
+            backend.key.package,
+            backend.key.digest,
+            device=wish.device,
+            memory_bytes=wish.memory_bytes,
+            threads=wish.threads,
+        )
         first = self.acknowledged < 0 and wish.weight > 0
         try:
             if route.on_demand and first:

@@ -10,7 +10,9 @@ requests on their way to it are answered.
 """
 
 import json
+import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
+
+import psutil
 
 from modelyard.domain.errors.platform import Unavailable
 from modelyard.foundation.documents import to_plain
@@ -63,13 +67,17 @@ class LocalOrchestrator:
         self._askers = ThreadPoolExecutor(max_workers=len(self._nodes), thread_name_prefix="nodes")
 
     def abilities(self) -> Abilities:
-        """Processes of one user on one machine: memory and cores are not limited."""
+        """Processes of one user on one machine: on Linux, memory is bounded, and whole processors are."""
+        on_linux = sys.platform == "linux"
         return Abilities(
-            limits_memory=False,
-            limits_cpu=False,
+            limits_memory=on_linux,
+            limits_cpu=on_linux,
+            divides_cpus=False,
             many_nodes=len(self._nodes) > 1,
             gives_secrets=True,
             devices=("cpu", *_accelerators()),
+            most_cpus=float(os.cpu_count() or 1),
+            most_memory_bytes=psutil.virtual_memory().total // len(self._nodes),
         )
 
     def start(self, replica: ReplicaSpec) -> None:

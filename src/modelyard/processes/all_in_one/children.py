@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import socket
 from contextlib import suppress
@@ -213,6 +214,7 @@ def worker_spec(places: WorkerPlaces, replica: ReplicaSpec, *, with_agent: bool 
         "title": f"modelyard: model-worker {replica.service} {replica.id.rpartition('.')[2]}",
         "threads": replica.threads,
         "memory": replica.memory_bytes,
+        "cores": None if replica.cpus is None else max(1, math.ceil(replica.cpus)),
         "device": replica.device,
         "environments": str(places.environments),
         "env": {variable: to_plain(sealed) for variable, sealed in replica.env.items()},
@@ -227,4 +229,5 @@ def worker_spec(places: WorkerPlaces, replica: ReplicaSpec, *, with_agent: bool 
         tied=with_agent,
         own_session=not with_agent,
         facts={"replica_id": replica.id, "address": str(address)},
+        memory_bytes=replica.memory_bytes,
     )

@@ -181,6 +181,7 @@ class _Platform:
         control = self._supervisor.get(CONTROL)
         while not stopped.is_set():
             self._save()
+            self._supervisor.check_memory()
             if control.ended.is_set():
                 raise StartRefused(f"the control plane ended: {control.reason}")
             try:
