@@ -62,7 +62,7 @@ def test_what_cannot_be_done_is_not_tried_again() -> None:
 
 
 def test_a_lost_worker_is_no_attempt_of_the_job_but_is_not_borne_for_ever() -> None:
-    assert judge(SPEC, Failure.LOST, failed=2, lost=MOST_LOSSES - 1).trigger is JobTrigger.TRY_LATER
+    assert judge(SPEC, Failure.LOST, failed=2, lost=MOST_LOSSES - 1).trigger is JobTrigger.RELEASE
     assert judge(SPEC, Failure.LOST, failed=0, lost=MOST_LOSSES).trigger is JobTrigger.GIVE_UP
 
 

@@ -49,7 +49,7 @@ class JobTrigger(StrEnum):
     CLAIM = "claim"
     SUCCEED = "succeed"
     RELEASE = "release"
-    """A worker that has to end gives it back; no attempt is counted."""
+    """Its worker ended, in order or not, and gave it back; no attempt is counted."""
     TRY_LATER = "try later"
     REFUSE = "refuse"
     GIVE_UP = "give up"
@@ -128,7 +128,7 @@ def judge(spec: JobSpec, failure: Failure, *, failed: int, lost: int) -> Verdict
     if failure is Failure.LOST:
         if lost >= MOST_LOSSES:
             return Verdict(trigger=JobTrigger.GIVE_UP)
-        return Verdict(trigger=JobTrigger.TRY_LATER)
+        return Verdict(trigger=JobTrigger.RELEASE)
     if failed >= spec.attempts:
         return Verdict(trigger=JobTrigger.GIVE_UP)
     return Verdict(trigger=JobTrigger.TRY_LATER, after=pause(spec, failed=failed))

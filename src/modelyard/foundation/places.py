@@ -88,6 +88,16 @@ class Places:
         return self.data / "deferred"
 
     @property
+    def jobs(self) -> Path:
+        """What jobs have on the disk while they are worked on, one directory a job."""
+        return self.data / "jobs"
+
+    @property
+    def job_files(self) -> Path:
+        """Content-addressed files that were given to jobs or came out of them."""
+        return self.data / "job-files"
+
+    @property
     def backups(self) -> Path:
         """Copies made before a migration, and those that are asked for."""
         return self.data / "backups"
@@ -133,6 +143,8 @@ class Places:
             self.logs,
             self.metrics,
             self.deferred,
+            self.jobs,
+            self.job_files,
             self.backups,
             self.run,
             self.workers,

@@ -245,6 +245,23 @@ class DeferredSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobSettings:
+    """Durable work: how many workers, and what one job may take. A worker does one job at a time."""
+
+    workers: int = setting(1, "Workers of this machine; 0 leaves jobs waiting.", unit="processes", low=0, high=256)
+    memory_mib: int = setting(4096, "Memory of a job with all its processes.", unit="MiB", low=64, high=2**24)
+    disk_mib: int = setting(8192, "What a job may have on the disk.", unit="MiB", low=1, high=2**24)
+    log_kib: int = setting(1024, "What is kept of an attempt's log: its end.", unit="KiB", low=1, high=2**20)
+    limit_hours: float = setting(24.0, "The longest an attempt may take.", unit="hours", low=0.0001, high=8760)
+    lease_s: float = setting(
+        15.0, "A worker that was silent for so long has lost its job.", unit="seconds", low=1, high=3600
+    )
+    per_project: int = setting(1000, "Jobs of a project that are not over.", unit="jobs", low=1, high=1_000_000)
+    input_mib: int = setting(4096, "The largest file that is given to a job.", unit="MiB", low=1, high=2**24)
+    kept_days: float = setting(30.0, "How long jobs that are over are kept.", unit="days", low=0.01, high=3660)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamSettings:
     """Services that a server elsewhere answers."""
 
@@ -325,6 +342,7 @@ class Settings:
     deployments: DeploymentSettings = field(default_factory=DeploymentSettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
     deferred: DeferredSettings = field(default_factory=DeferredSettings)
+    jobs: JobSettings = field(default_factory=JobSettings)
     upstreams: UpstreamSettings = field(default_factory=UpstreamSettings)
     log: LogSettings = field(default_factory=LogSettings)
     environments: EnvironmentSettings = field(default_factory=EnvironmentSettings)

@@ -85,6 +85,7 @@ from modelyard.foundation.telemetry import set_up_logging
 from modelyard.inspection import InspectionPolicy, TrustedKey
 from modelyard.ports.orchestrator import Orchestrator
 from modelyard.processes.artifact_stores import ARTIFACT_STORES
+from modelyard.processes.job_parts import open_jobs
 from modelyard.processes.tls_config import TlsConfig, tls_files
 
 TITLE: Final = "modelyard: control-plane"
@@ -206,7 +207,8 @@ class ControlPlane:
         self._stack.callback(asyncio.get_running_loop().create_task(_sweep(desk)).cancel)
         authenticator = partial(parts.get, Authenticator) if parts.auth_required else None  # made with the API
         changes = ServingChanges(deployments, board, authenticator)
-        await self._serve_internal(InternalApp(feed, board, roster, changes), feed)
+        workers = open_jobs(parts, deployments, inference_url=self.config.inference_url, stack=self._stack)
+        await self._serve_internal(InternalApp(feed, board, roster, changes, jobs=workers), feed)
         return await self._serve_api(parts)
 
     def _parts(self) -> ControlParts:
@@ -304,6 +306,8 @@ class ControlPlane:
     def _rule(self, method: str, path: str) -> RouteRule | None:
         """Uploads are streams; everything else is small."""
         is_version = method == "POST" and path.startswith("/api/v1/models/") and path.endswith("/versions")
+        if method == "POST" and path == "/api/v1/job-files":
+            return RouteRule(max_body_bytes=self.settings.jobs.input_mib << 20, streamed=True)
         is_piece = method == "PATCH" and path.startswith("/api/v1/uploads/")
         if not (is_version or is_piece):
             return None

@@ -26,6 +26,7 @@ from modelyard.control.backups import Backups
 from modelyard.control.catalog import Removals
 from modelyard.control.history import ANCHOR_FILE, Sequencer, append, chain_key
 from modelyard.control.identity import Authenticator, IssuerBook, JournalBook, SecretStore
+from modelyard.control.jobs import JobFiles
 from modelyard.control.records import ControlParts
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.edge import BodyIncomplete, EdgeError, MethodNotAllowed, RouteNotFound
@@ -129,7 +130,11 @@ def _complete_storage(parts: ControlParts) -> None:
         parts.put(Removals, removals)
     if not parts.has(Backups):
         backups = Backups(
-            database=parts.database, artifacts=parts.artifacts, places=parts.places, removals=parts.get(Removals)
+            database=parts.database,
+            artifacts=parts.artifacts,
+            places=parts.places,
+            removals=parts.get(Removals),
+            job_files=parts.get(JobFiles).store if parts.has(JobFiles) else None,
         )
         parts.put(Backups, backups)
 

@@ -10,7 +10,18 @@ from modelyard.control.deployments.routes import router as deployments
 from modelyard.control.history.routes import router as history
 from modelyard.control.identity.routes import router as identity
 from modelyard.control.intake.routes import router as intake
+from modelyard.control.jobs.routes import router as jobs
 from modelyard.control.nodes.routes import router as nodes
 from modelyard.control.traffic.routes import router as traffic
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (catalog, intake, deployments, traffic, nodes, history, identity, backups)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    catalog,
+    intake,
+    deployments,
+    traffic,
+    jobs,
+    nodes,
+    history,
+    identity,
+    backups,
+)

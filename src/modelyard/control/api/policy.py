@@ -59,6 +59,16 @@ POLICY: Final[Mapping[tuple[str, str], Rule]] = {
     ("GET", f"{_V1}/plugins"): _READ,
     ("GET", f"{_V1}/backups"): _ADMIN,
     ("POST", f"{_V1}/backups"): _ADMIN,
+    # jobs: what a kind needs, and on what, is the capability's to say
+    ("GET", f"{_V1}/jobs"): Rule(Open.ANY_KEY),
+    ("POST", f"{_V1}/jobs"): Rule(Open.ANY_KEY),
+    ("GET", f"{_V1}/jobs/{{job}}"): Rule(Open.ANY_KEY),
+    ("POST", f"{_V1}/jobs/{{job}}/cancel"): Rule(Open.ANY_KEY),
+    ("POST", f"{_V1}/jobs/{{job}}/retry"): Rule(Open.ANY_KEY),
+    ("GET", f"{_V1}/jobs/{{job}}/log"): Rule(Open.ANY_KEY),
+    ("GET", f"{_V1}/jobs/{{job}}/files/{{file}}"): Rule(Open.ANY_KEY),
+    ("GET", f"{_V1}/job-kinds"): Rule(Open.ANY_KEY),
+    ("POST", f"{_V1}/job-files"): Rule(Open.ANY_KEY, Body.STREAM),
     # identity
     ("GET", f"{_V1}/me"): Rule(Open.ANY_KEY),
     ("GET", f"{_V1}/keys"): _ADMIN,

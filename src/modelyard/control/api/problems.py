@@ -33,6 +33,9 @@ STATUS: Final[Mapping[type[ModelyardError], int]] = {
     platform.StartRefused: 503,
     platform.ArtifactDamaged: 500,
     platform.BackupDamaged: 422,
+    platform.ClaimLost: 409,
+    platform.JobFailed: 422,
+    platform.JobLimitReached: 422,
     # the edge
     edge.EdgeError: 400,
     edge.BadFraming: 400,

@@ -19,6 +19,7 @@ from modelyard.control.backups.archive import (
     ABOUT,
     ANCHORS,
     ARTIFACTS,
+    JOB_FILES,
     PACKAGES,
     RECORDS,
     SECRETS,
@@ -28,6 +29,7 @@ from modelyard.control.backups.tables import backups
 from modelyard.control.catalog import Removals, StoredNames, index_copy, stored_names
 from modelyard.control.history import ANCHOR_FILE, append
 from modelyard.control.identity import Principal, require_everywhere
+from modelyard.control.jobs import stored_job_files
 from modelyard.control.records import METADATA, Database, back_up, copy_out, make_id, read_copy, schema_heads
 from modelyard.domain.access import Verb
 from modelyard.domain.errors.platform import BackupDamaged
@@ -48,6 +50,7 @@ class Backups:
     artifacts: ArtifactStore
     places: Places
     removals: Removals
+    job_files: ArtifactStore | None = None
 
     def make(self, who: Principal) -> tuple[Summary, Iterator[bytes]]:
         """A summary, and the archive's bytes, to be read to the end or closed. Needs `admin` on the whole platform.
@@ -123,7 +126,12 @@ class Backups:
                 yield _file(f"{SECRETS}/{secret.name}", secret)
         with read_copy(copy) as connection:
             names = stored_names(connection)
+            of_jobs = stored_job_files(connection)
         yield from self._stored(names)
+        if self.job_files is not None:
+            for sha256 in sorted(of_jobs):
+                stream = self.job_files.open(sha256)
+                yield Member(f"{JOB_FILES}/{sha256}", _size(stream), stream, mode=0o400)
 
     def _stored(self, names: StoredNames) -> Iterator[Member]:
         for sha256 in sorted(names.files):

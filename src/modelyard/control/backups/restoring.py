@@ -25,6 +25,7 @@ from modelyard.control.backups.archive import (
 from modelyard.control.catalog import stored_names
 from modelyard.control.history import ANCHOR_FILE, append
 from modelyard.control.identity import system_actor
+from modelyard.control.jobs import stored_job_files
 from modelyard.control.records import copy_in, open_records, open_served_records, read_copy
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import BackupDamaged, InvalidRequest, NotFound, StorageFull
@@ -116,21 +117,31 @@ def _fill(file: Path, places: Places, store: OpenStore) -> None:
     (staging / RECORDS).rename(places.database)
     if (staging / ANCHORS).exists():
         (staging / ANCHORS).rename(staging / ANCHOR_FILE)
-    unpacked = staging / "unpacked"
-    if places.artifacts.exists():
-        places.artifacts.rename(unpacked)
+    artifacts = _stored_again(places.artifacts, store)
+    job_files = _stored_again(places.job_files, store)
     places.create()
-    artifacts = store(places.artifacts)
+    _require_complete(places, artifacts, job_files)
+
+
+def _stored_again(place: Path, store: OpenStore) -> ArtifactStore:
+    """A store at `place` of what was unpacked there as plain files."""
+    unpacked = place.with_name(f"{place.name}.unpacked")
+    if place.exists():
+        place.rename(unpacked)
+    place.mkdir(mode=0o700)
+    opened = store(place)
     for blob in sorted(unpacked.iterdir()) if unpacked.exists() else ():
-        artifacts.put(blob, blob.name)
+        opened.put(blob, blob.name)
     shutil.rmtree(unpacked, ignore_errors=True)
-    _require_complete(places, artifacts)
+    return opened
 
 
-def _require_complete(places: Places, artifacts: ArtifactStore) -> None:
+def _require_complete(places: Places, artifacts: ArtifactStore, job_files: ArtifactStore) -> None:
     with read_copy(places.database) as connection:
         names = stored_names(connection)
-    missing = [sha256 for sha256 in names.files if not artifacts.exists(sha256)]
+        of_jobs = stored_job_files(connection)
+    missing = [sha256 for sha256 in of_jobs if not job_files.exists(sha256)]
+    missing += [sha256 for sha256 in names.files if not artifacts.exists(sha256)]
     missing += [digest for digest in names.packages if not (places.packages / digest).is_dir()]
     if missing:
         raise BackupDamaged(

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
+from modelyard.control.jobs import JobDesk
 from modelyard.control.nodes import Board, Roster
 from modelyard.control.traffic.changes import ServingChanges
 from modelyard.control.traffic.feed import TableFeed
@@ -27,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 _REPORT: Final = re.compile(r"/internal/v1/servers/([A-Za-z0-9._-]{1,128})/report")
 _NODE_REPORT: Final = re.compile(r"/internal/v1/nodes/([A-Za-z0-9._-]{1,255})/report")
 _LOAD: Final = re.compile(r"/internal/v1/services/([^/]{1,200})/([^/]{1,200})/(load|unload)")
+_JOBS: Final = re.compile(r"/internal/v1/jobs/([a-z-]{1,32})")
 _LOGGING: Final = "/internal/v1/logging"
 _REFUSED: Final = 409
 _LONGEST_WAIT_S: Final = 60.0
@@ -39,9 +41,13 @@ class InternalApp:
     Paths: `GET /internal/v1/table?after=N&wait_s=S`, `POST /internal/v1/servers/{id}/report`,
     `POST /internal/v1/nodes/{name}/report`, and what callers of a model server ask that is decided here:
     `POST /internal/v1/services/{project}/{name}/load|unload` and `POST /internal/v1/logging`, with the caller's key.
+    Workers of jobs come to `POST /internal/v1/jobs/claim|heartbeat|finish|fail|give-back`.
     """
 
-    def __init__(self, feed: TableFeed, board: Board, roster: Roster, changes: ServingChanges) -> None:
+    def __init__(
+        self, feed: TableFeed, board: Board, roster: Roster, changes: ServingChanges, *, jobs: JobDesk | None = None
+    ) -> None:
+        self._jobs = jobs
         self._feed = feed
         self._board = board
         self._roster = roster
@@ -61,6 +67,10 @@ class InternalApp:
             await self._hear_node(node[1], receive, send)
         elif method == "POST" and (path == _LOGGING or _LOAD.fullmatch(path)):
             await self._change(path, receive, send)
+        elif method == "POST" and self._jobs is not None and (said := _JOBS.fullmatch(path)):
+            body = await _read(receive)
+            status, answer = (413, b"") if body is None else await self._jobs.answer(said[1], body)
+            await _answer(send, status, answer)
         elif method == "GET" and path == "/healthz":
             await _answer(send, 204)
         else:

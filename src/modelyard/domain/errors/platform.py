@@ -26,6 +26,13 @@ class PreconditionFailed(Conflict):
     title = "The resource changed since it was read"
 
 
+class ClaimLost(Conflict):
+    """A worker writes under a claim on a job that is over: another took the job, or it was cancelled."""
+
+    code = "claim_lost"
+    title = "The claim on the job is over"
+
+
 class InvalidRequest(ModelyardError):
     """A value of a request is not one that can be used."""
 
@@ -118,6 +125,20 @@ class StartRefused(ModelyardError):
 
     code = "start_refused"
     title = "Modelyard does not start like this"
+
+
+class JobFailed(ModelyardError):
+    """The work of a job ended with an error of its own; its log has the rest."""
+
+    code = "job_failed"
+    title = "The job failed"
+
+
+class JobLimitReached(JobFailed):
+    """A job took more memory, time or disk than it may."""
+
+    code = "job_limit_reached"
+    title = "The job took more than it may"
 
 
 class BackupDamaged(ModelyardError):

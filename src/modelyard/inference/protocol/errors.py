@@ -45,6 +45,9 @@ STATUS: Final[Mapping[type[ModelyardError], int]] = MappingProxyType(
         platform.StartRefused: 500,
         platform.ArtifactDamaged: 500,
         platform.BackupDamaged: 422,
+        platform.ClaimLost: 409,
+        platform.JobFailed: 422,
+        platform.JobLimitReached: 422,
         uploads.UploadRefused: 400,
         ModelyardError: 500,
     }
