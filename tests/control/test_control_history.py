@@ -11,6 +11,7 @@ from modelyard.control.history import (
     ANCHOR_FILE,
     SERVICE_GONE,
     SERVICE_REVISION_LIVE,
+    SERVICE_SPLIT,
     Sequencer,
     append,
     chain_key,
@@ -174,7 +175,7 @@ def test_what_routing_is_rebuilt_from_is_not_erased(parts):
 
 
 def test_what_was_live_is_known_for_every_moment(parts, clock):
-    def live(revision: int, **more) -> None:
+    def live(revision: int) -> None:
         payload = {"service": "a", "project": "default", "revision": revision, "model": "m", "version": str(revision)}
         append(
             tx,
@@ -182,7 +183,7 @@ def test_what_was_live_is_known_for_every_moment(parts, clock):
             action=SERVICE_REVISION_LIVE,
             subject="service/a",
             project="default",
-            payload={**payload, "digest": f"sha256:{revision}", **more},
+            payload={**payload, "digest": f"sha256:{revision}"},
         )
 
     def versions(at) -> list[str]:
@@ -195,8 +196,15 @@ def test_what_was_live_is_known_for_every_moment(parts, clock):
         moments.append(tx.now)
     clock.pass_time(minutes=1)
     with parts.database.begin() as tx:
-        live(1, weight=90)
-        live(2, weight=10)
+        split = [{"version": str(number), "weight": weight} for number, weight in ((1, 90), (2, 10))]
+        append(
+            tx,
+            actor=ROBOT,
+            action=SERVICE_SPLIT,
+            subject="service/a",
+            project="default",
+            payload={"service": "a", "project": "default", "split": split},
+        )
         moments.append(tx.now)
     clock.pass_time(minutes=1)
     with parts.database.begin() as tx:

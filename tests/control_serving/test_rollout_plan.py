@@ -175,7 +175,7 @@ def test_a_canary_gets_its_first_share_when_it_is_ready_and_waits_there() -> Non
     assert (world.status.phase, world.weights()) == (Phase.CANARY, {1: 90, 2: 10})
     assert world.status.rollout is not None
     assert (world.status.rollout.step, world.status.live) == (0, 1)
-    assert actions(world) == ["rollout_begun"]
+    assert actions(world) == ["rollout_begun", "split"]
     world.now += 1_000_000
     world.settle()
     assert world.weights() == {1: 90, 2: 10}
@@ -192,7 +192,8 @@ def test_it_is_moved_share_by_share_and_the_last_move_makes_it_live() -> None:
         assert world.weights() == shares
     assert (world.status.phase, world.status.live, world.status.candidate) == (Phase.SERVING, 2, None)
     assert [each.revision for each in world.status.warm] == [1]
-    assert actions(world) == ["rollout_begun", "rollout_advanced", "rollout_promoted", "revision_live"]
+    begun = ["rollout_begun", "split", "rollout_advanced", "split"]
+    assert actions(world) == [*begun, "rollout_promoted", "revision_live"]
 
 
 def test_all_of_the_traffic_can_be_given_at_once() -> None:
@@ -239,7 +240,8 @@ def test_an_aborted_canary_goes_and_its_digest_is_rejected() -> None:
     assert status.rejections == {spec(2).digest: "it is wrong"}
     assert "revision 1 answers" in status.reason
     assert world.states[2] is RevisionState.FAILED
-    assert actions(world) == ["rollout_begun", "rollout_aborted"]
+    assert actions(world) == ["rollout_begun", "split", "rollout_aborted", "split"]
+    assert [(each["revision"], each["weight"]) for each in world.events[-1].payload["split"]] == [(1, 100)]
 
 
 def test_a_canary_that_can_no_longer_answer_goes_by_itself() -> None:

@@ -46,6 +46,13 @@ def actions(serving: Serving, name: str) -> list[dict[str, Any]]:
     return [entry for entry in reversed(entries) if entry["subject"] == f"service/{name}"]
 
 
+def shares_at(serving: Serving, name: str, moment: str) -> dict[str, int | None]:
+    """Who answered at a moment, and for which share where there were several."""
+    with serving.client() as client:
+        live = client.get("/history", params={"service": name, "at": moment}).json()["live"]
+    return {each["version"]: each.get("weight") for each in live}
+
+
 def post(serving: Serving, path: str, **body: object) -> httpx.Response:
     with serving.client() as client:
         return client.post(f"/services/{path}", json=body)
@@ -68,13 +75,22 @@ def test_a_canary_gets_its_share_and_is_promoted_step_by_step(serving: Serving) 
     assert (document["live"], document["rollout"], document["problem"]) == (2, None, None)
     assert revisions_of(serving, "good", 10) == {"2": 10}
     done = actions(serving, "good")
-    assert [entry["action"].removeprefix("service.") for entry in done][-4:] == [
+    assert [entry["action"].removeprefix("service.") for entry in done][-6:] == [
         "rollout_begun",
+        "split",
         "rollout_advanced",
+        "split",
         "rollout_promoted",
         "revision_live",
     ]
     assert done[-2]["payload"]["reason"] == "promoted by local: it is better"
+    assert [shares_at(serving, "good", entry["at"]) for entry in done[-5:]] == [
+        {"1": 90, "2": 10},
+        {"1": 90, "2": 10},
+        {"1": 50, "2": 50},
+        {"1": 50, "2": 50},
+        {"2": None},
+    ]
 
 
 def test_an_aborted_canary_leaves_what_was_live_and_stays_rejected_until_somebody_lifts_it(serving: Serving) -> None:
@@ -85,6 +101,8 @@ def test_an_aborted_canary_leaves_what_was_live_and_stays_rejected_until_somebod
     assert "wrong answers" in document["problem"]
     assert revisions_of(serving, "bad", 10) == {"1": 10}
     assert loads(document, "1") == before
+    done = [entry for entry in actions(serving, "bad") if entry["action"] in ("service.split", "service.revision_live")]
+    assert [shares_at(serving, "bad", entry["at"]) for entry in done] == [{"1": None}, {"1": 90, "2": 10}, {"1": 100}]
     with serving.client() as client:
         rejected = client.get("/services/bad/rollout").json()["rejected"]
         body = {"model": "m", "version": "2"}

@@ -130,6 +130,33 @@ def test_traffic_waits_with_the_old_revision_until_the_new_one_is_loaded(
         assert client.post("/v2/models/m/infer", json=kit.question()).headers["x-model-version"] == "1"
 
 
+def test_the_memory_of_a_version_is_shown_as_long_as_any_revision_holds_it(
+    packages, servers, kit, control, tmp_path
+) -> None:
+    model = packages.linear("m")
+    server = servers.start(table=source(control, tmp_path))
+    figure = 'modelyard_model_memory_bytes{project="default",service="m",model="m",version="1"}'
+
+    def publish(number: int, *revisions: int) -> float:
+        control.publish(
+            kit.table(kit.service("m", *(kit.backend(model, revision=each) for each in revisions)), revision=number)
+        )
+        kit.until(lambda: control.reports and control.last().table_revision == number)
+        kit.until(
+            lambda: {each.revision for each in control.last().backends if each.state == "ready"} == set(revisions)
+        )
+        return server.figures()[figure]
+
+    taken = publish(1, 1)
+    assert taken > 0
+    assert publish(2, 1, 2) == taken
+    assert publish(3, 2) == taken
+    with server.client() as client:
+        control.publish(kit.table(revision=4))
+        kit.until(lambda: server.figures()[figure] == 0)
+        assert client.get("/v2/models").json()["models"] == []
+
+
 def test_shares_follow_the_weights(packages, servers, kit) -> None:
     first, second = packages.linear("first"), packages.linear("second")
     server = servers.start(

@@ -177,7 +177,7 @@ def _print_moment(document: calls.Document, *, as_json: bool) -> None:
     if not live:
         say(f"nothing answered for {document['service']} then")
         return
-    columns = ("model", "version", "revision", "digest", "servers")
+    columns = ("model", "version", "revision", *(("weight",) if len(live) > 1 else ()), "digest", "servers")
     print_table(live, columns, empty="")
     click.echo(f"since {document['since']}, by {document['changed_by']['name']}")
 

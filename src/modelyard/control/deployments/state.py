@@ -105,7 +105,8 @@ class Status:
 
     `failed` revisions are not tried again, `rejected` digests are those that were given up or rolled back, with the
     reasons in `rejections`. `asked` is what a person asked for last: a rollback changes the goal and not this, so that
-    the same manifest applied again changes nothing. An `unloaded` service keeps all of this and is held nowhere until
+    the same manifest applied again changes nothing. `told` is the split of the traffic that history knows, by revision;
+    empty: `live` has all of it. An `unloaded` service keeps all of this and is held nowhere until
     somebody loads it, or deploys another revision.
     """
 
@@ -133,6 +134,7 @@ class Status:
     wanted: int | None = None
     unloaded: bool = False
     scaled: Scaled | None = None
+    told: Mapping[str, int] = field(default_factory=dict)
 
     def workers_of(self, revision: int) -> tuple[str, ...]:
         """Addresses of the workers of `revision`, empty when it has none."""

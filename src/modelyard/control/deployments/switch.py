@@ -6,12 +6,13 @@ that going back is another table and no load. A candidate that is given up goes;
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from modelyard.control.deployments.routing import is_rolling
+from modelyard.control.deployments.routing import is_canary, is_rolling
 from modelyard.control.deployments.state import NEXT_TABLE, RevisionState, Service, Status, Warm
 from modelyard.control.deployments.steps import Event, Observed, Pace, Plan
 from modelyard.control.deployments.workers import count_of
-from modelyard.domain.service import MOVES, Phase, Trigger
+from modelyard.domain.service import MOVES, Phase, ServiceSpec, Trigger
 
 
 def switch(service: Service, revision: int, *, now: float, pace: Pace) -> Plan:
@@ -103,8 +104,10 @@ def acknowledge(service: Service, plan_: Plan, observed: Observed, *, now: float
     status = _without(replace(status, awaiting=None, taking_over=None, replaced=None, draining=()), drained)
     if status.rollout is not None:
         status = replace(status, rollout=replace(status.rollout, since=now))
+    servers = [report.server for report in observed.servers]
     if new is None:
-        return replace(plan_, status=status)
+        return _tell_split(service, replace(plan_, status=status), {"table": table, "servers": servers, "at": now})
+    status = replace(status, told={})
     if status.candidate is None:
         status = replace(status, phase=MOVES[status.phase, Trigger.READY], reason="")
     ended = [number for number in (*drained, plan_.status.replaced) if number is not None and number != new]
@@ -112,11 +115,9 @@ def acknowledge(service: Service, plan_: Plan, observed: Observed, *, now: float
     outcomes = dict.fromkeys(ended, (RevisionState.SUPERSEDED, f"revision {new} took over"))
     spec = service.spec(new)
     payload = {
-        "model": spec.model,
-        "version": spec.version,
-        "digest": spec.digest,
+        **_answers(spec),
         "table": table,
-        "servers": [report.server for report in observed.servers],
+        "servers": servers,
         "at": now,
     }
     return replace(
@@ -125,6 +126,29 @@ def acknowledge(service: Service, plan_: Plan, observed: Observed, *, now: float
         events=(*plan_.events, Event(action="service.revision_live", revision=new, payload=payload)),
         outcomes={**outcomes, **plan_.outcomes, new: (RevisionState.LIVE, "")},
     )
+
+
+def _tell_split(service: Service, plan_: Plan, facts: Mapping[str, Any]) -> Plan:
+    """Write down who has which share of the traffic, when that is not what history knows already."""
+    status = plan_.status
+    if status.live is None or status.phase is Phase.DELETING:
+        return plan_
+    shares = {status.live: 100}
+    now = replace(service, status=status)
+    if is_canary(now) and status.candidate is not None and status.rollout is not None:
+        shares = {status.live: 100 - status.rollout.weight, status.candidate: status.rollout.weight}
+    told = {str(number): weight for number, weight in shares.items()}
+    if told == (dict(status.told) or {str(status.live): 100}):
+        return plan_
+    split = [
+        {**_answers(service.spec(number)), "revision": number, "weight": weight} for number, weight in shares.items()
+    ]
+    event = Event(action="service.split", revision=status.live, payload={"split": split, **facts})
+    return replace(plan_, status=replace(status, told=told), events=(*plan_.events, event))
+
+
+def _answers(spec: ServiceSpec) -> dict[str, str]:
+    return {"model": spec.model, "version": spec.version, "digest": spec.digest}
 
 
 def acknowledged(awaiting: int | None, observed: Observed) -> bool:

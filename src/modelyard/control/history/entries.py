@@ -15,6 +15,7 @@ from modelyard.control.records import Transaction, emit, make_id
 
 TOPIC: Final = "history"
 SERVICE_REVISION_LIVE: Final = "service.revision_live"
+SERVICE_SPLIT: Final = "service.split"
 SERVICE_GONE: Final = "service.gone"
 PAYLOAD_ERASED: Final = "history.payload_erased"
 

@@ -11,6 +11,7 @@ from modelyard.control.history.entries import (
     PAYLOAD_ERASED,
     SERVICE_GONE,
     SERVICE_REVISION_LIVE,
+    SERVICE_SPLIT,
     Entry,
     append,
 )
@@ -21,7 +22,8 @@ from modelyard.domain.access import Verb
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import Conflict
 
-_KEPT: Final = frozenset({SERVICE_REVISION_LIVE, SERVICE_GONE, PAYLOAD_ERASED})
+_ANSWERING: Final = (SERVICE_REVISION_LIVE, SERVICE_SPLIT, SERVICE_GONE)
+_KEPT: Final = frozenset({*_ANSWERING, PAYLOAD_ERASED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ def live_at(tx: Transaction, *, project: str, service: str, at: datetime) -> Liv
         .where(
             history.c.project == project,
             history.c.subject == f"service/{service}",
-            history.c.action.in_([SERVICE_REVISION_LIVE, SERVICE_GONE]),
+            history.c.action.in_(_ANSWERING),
             history.c.at <= at,
         )
         .order_by(history.c.at.desc(), history.c.number.desc())
@@ -77,16 +79,18 @@ def live_at(tx: Transaction, *, project: str, service: str, at: datetime) -> Liv
     last = tx.execute(query.limit(1)).mappings().first()
     if last is None:
         return LiveAt(service=service, project=project, at=at, backends=(), since=None, actor=None)
-    rows: list[RowMapping] = []
-    if last["action"] == SERVICE_REVISION_LIVE:
-        rows.extend(
-            tx.execute(query.where(history.c.at == last["at"], history.c.action == SERVICE_REVISION_LIVE)).mappings()
-        )
+    backends: tuple[Mapping[str, Any], ...] = ()
+    if last["action"] == SERVICE_SPLIT:
+        payload = last["payload"] or {}
+        common = {name: payload.get(name) for name in ("service", "project", "table", "servers", "at")}
+        backends = tuple({**common, **each} for each in payload.get("split", ()))
+    elif last["action"] == SERVICE_REVISION_LIVE:
+        backends = (last["payload"] or {},)
     return LiveAt(
         service=service,
         project=project,
         at=at,
-        backends=tuple(row["payload"] or {} for row in reversed(rows)),
+        backends=backends,
         since=last["at"],
         actor=_actor(last),
     )

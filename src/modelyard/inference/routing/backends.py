@@ -219,8 +219,13 @@ class ServedBackend:
         self.memory_bytes = memory_bytes
         self._named.clear()
         self.device = device
-        self.measures.memory.set(memory_bytes)
+        self.show_memory()
         self.measures.load.set(load_s)
+
+    def show_memory(self) -> None:
+        """Say anew what the model takes, where it is there."""
+        if self.state is BackendState.READY:
+            self.measures.memory.set(self.memory_bytes or 0)
 
     def failed(self, reason: str) -> None:
         """It cannot take traffic."""

@@ -358,6 +358,11 @@ class Switchboard:
             self._drain()
         self._on_change()
 
+    def _held_by(self, gone: ServedBackend) -> list[ServedBackend]:
+        """Backends of the same service."""
+        service = self.services.get((gone.key.project, gone.key.service))
+        return [] if service is None else list(service.backends.values())
+
     def _drain(self) -> None:
         """Unload what nobody waits for; look again soon while somebody does."""
         for backend in [backend for backend in self._draining if not backend.pending]:
@@ -365,6 +370,8 @@ class Switchboard:
                 self._draining.remove(backend)
                 self._graphs.pop(backend, None)
                 backend.unload()
+                for other in self._held_by(backend):
+                    other.show_memory()  # revisions of one version share its figure
         if self._drain_timer is not None:
             self._drain_timer.cancel()
         self._drain_timer = (
