@@ -31,6 +31,16 @@ def manifest(name: str, model: str = "m:1", **spec: Any) -> Document:
     }
 
 
+ELSEWHERE = {
+    **manifest("x"),
+    "spec": {
+        "upstream": {"protocol": "v2", "url": "http://127.0.0.1:9", "model": "m"},
+        "rollout": {"strategy": "canary", "guard": "auto"},
+    },
+}
+"""What a server elsewhere answers, the guard cannot compare."""
+
+
 def send(serving: Serving, action: str, *documents: Document, **more: Any) -> httpx.Response:
     with serving.client() as client:
         return client.post(f"/manifests/{action}", json={"documents": list(documents), **more})
@@ -200,6 +210,12 @@ def test_an_alias_is_resolved_once_and_followed_when_asked(serving: Serving) -> 
         (manifest("x", shadow={"model": "m:1"}), "spec.shadow.model"),
         (manifest("x", rollout={"strategy": "canary", "steps": [50, 10]}), "spec.rollout.steps[1]"),
         (manifest("x", rollout={"max_surge": 0}, isolation="process"), "spec.rollout.max_surge"),
+        (ELSEWHERE, "spec.rollout.guard"),
+        (manifest("x", rollout={"strategy": "canary", "margins": {"errors": 2}}), "spec.rollout.margins.errors"),
+        (
+            manifest("x", rollout={"strategy": "canary", "watch": ["errors"], "margins": {"latency": 1}}),
+            "spec.rollout.margins.latency",
+        ),
         ({**manifest("x"), "metadata": {"name": "x", "project": "nowhere"}}, "metadata.project"),
     ],
 )

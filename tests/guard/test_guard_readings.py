@@ -6,11 +6,20 @@ from numpy.random import default_rng
 from modelyard.control.traffic.guard.counts import Arms, Counts
 from modelyard.control.traffic.guard.evidence import Evidence, Reading
 from modelyard.control.traffic.guard.keeping import Canary, plain
+from modelyard.control.traffic.guard.loop import policy_of
 from modelyard.control.traffic.guard.reading import epochs_over, readings_of, split_of
+from modelyard.domain.rollout import Rollout, Watched
 from modelyard.domain.routing import ServerReport
 from modelyard.domain.sketches import Sketch
+from modelyard.foundation.settings import GuardSettings
 
 CANARY = Canary(project="default", service="iris", revision=12, stable=9)
+
+
+def test_a_rollout_has_the_margins_of_the_platform_but_for_those_that_it_names() -> None:
+    settings = GuardSettings(error_margin=0.03, latency_margin=0.7)
+    policy = policy_of(Rollout(margins={Watched.ERRORS: 0.2, Watched.PREDICTIONS: 0.4}), settings)
+    assert (policy.error_margin, policy.latency_margin, policy.prediction_margin) == (0.2, 0.7, 0.4)
 
 
 def sketch(revision: int, *, epoch: str = "a-1", split: str = "9=90,12=10", service: str = "iris") -> Sketch:

@@ -37,6 +37,14 @@ class Watched(StrEnum):
     PREDICTIONS = "predictions"
 
 
+GREATEST_MARGINS: Final[Mapping[Watched, float]] = {
+    Watched.ERRORS: 1.0,
+    Watched.LATENCY: 10.0,
+    Watched.PREDICTIONS: 1.0,
+}
+"""A share of requests, a factor less one, a share of the predictions."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryMatch:
     """Requests that go to the canary whatever its share.
@@ -56,7 +64,8 @@ class Rollout:
     `steps` are the canary's shares in percent, rising, each below 100; after the last one comes all of the traffic.
     `step_s` moves from step to step by the clock, with `guard` off only. `sticky` is the header whose value decides to
     which side a request goes, so that a session does not change sides at random. `max_surge` and `max_unavailable`
-    bound how many isolated workers there may be above, and may be ready below, the number that is wanted.
+    bound how many isolated workers there may be above, and may be ready below, the number that is wanted. `margins` are
+    the harm that the guard excludes before it promotes, by what is watched; what is not named has the platform's.
     """
 
     strategy: Strategy = Strategy.ROLLING
@@ -64,6 +73,7 @@ class Rollout:
     step_s: float | None = None
     guard: Guard = Guard.WATCH
     watch: tuple[Watched, ...] = (Watched.ERRORS, Watched.LATENCY, Watched.PREDICTIONS)
+    margins: Mapping[Watched, float] = field(default_factory=dict)
     sticky: str | None = None
     matches: tuple[CanaryMatch, ...] = ()
     max_surge: int = 1

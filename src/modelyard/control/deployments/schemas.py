@@ -159,6 +159,12 @@ class RolloutBody(BaseModel):
     )
     guard: Guard = Field(default=Guard.WATCH, description="Who moves a canary: auto, watch (shows), off.")
     watch: list[Watched] = Field(default=list(Watched), min_length=1, max_length=3)
+    margins: dict[Watched, float] = Field(
+        default={},
+        description="Harm that the guard excludes before it promotes, in place of the platform's: errors and"
+        " predictions as shares, latency as a factor less one.",
+        examples=[{"errors": 0.02, "latency": 1.0}],
+    )
     sticky: HeaderName | None = Field(default=None, description="The header whose value decides on the side.")
     matches: list[MatchBody] = Field(default=[], max_length=16)
     max_surge: int = Field(default=1, ge=0, le=MOST_REPLICAS, description="Workers above the wanted number.")
@@ -172,6 +178,7 @@ class RolloutBody(BaseModel):
             step_s=self.step_s,
             guard=self.guard,
             watch=tuple(dict.fromkeys(self.watch)),
+            margins=self.margins,
             sticky=None if self.sticky is None else self.sticky.lower(),
             matches=tuple(
                 CanaryMatch(headers={k.lower(): v for k, v in each.headers.items()}, keys=tuple(each.keys))

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from modelyard.domain.contract import Isolation
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest, NotSupported, StartRefused
+from modelyard.domain.rollout import Guard, Strategy
 from modelyard.domain.service import Resources, ServiceSpec
 from modelyard.ports.orchestrator import Abilities, Orchestrator
 
 AUTO = "auto"
+_NOT_COMPARED = (
+    "rollout.guard: nothing is compared, for this is answered elsewhere; a person moves the canary, or step_s"
+)
 LEAST_MEMORY_BYTES = 192 << 20
 """What a worker takes before it has a model: the interpreter, numpy, a runtime."""
 
@@ -90,7 +94,10 @@ def require_abilities(spec: ServiceSpec, target: Target) -> None:
 
 def notes_on(spec: ServiceSpec) -> tuple[str, ...]:
     """What fields of a spec mean where it runs, as far as they may be misunderstood."""
-    if spec.isolation is not Isolation.SHARED or spec.upstream is not None or spec.graph is not None:
+    if spec.upstream is not None or spec.graph is not None:
+        is_watched = spec.rollout.strategy is Strategy.CANARY and spec.rollout.guard is not Guard.OFF
+        return (_NOT_COMPARED,) if is_watched else ()
+    if spec.isolation is not Isolation.SHARED:
         return ()
     found = []
     replicas, resources = spec.replicas, spec.resources

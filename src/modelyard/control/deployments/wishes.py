@@ -25,7 +25,7 @@ from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import Conflict, InvalidRequest, NotFound, NotSupported
 from modelyard.domain.graph import Graph
 from modelyard.domain.names import DEFAULT_PROJECT
-from modelyard.domain.rollout import Guard, Rollout, Shadow, Strategy
+from modelyard.domain.rollout import GREATEST_MARGINS, Guard, Rollout, Shadow, Strategy, Watched
 from modelyard.domain.routing import Batching, Limits, Resilience, ResponseCache
 from modelyard.domain.service import Objectives, Replicas, Resources, ServiceSpec
 from modelyard.domain.upstreams import Upstream
@@ -97,6 +97,10 @@ def spec_of(
     rollout = _rollout(wish, present, version)
     replicas = _replicas(wish, present, isolation)
     check_rollout(rollout, replicas, isolation)
+    if other is not None and rollout.strategy is Strategy.CANARY and rollout.guard is Guard.AUTO:
+        raise _wrong(
+            "guard", "the guard compares models that answer here, and this is answered elsewhere", "guard: watch"
+        )
     spec = ServiceSpec(
         name=wish.name,
         model=version.model,
@@ -141,26 +145,40 @@ def _resources(wish: Wish, present: ServiceSpec | None) -> Resources:
 
 def check_rollout(rollout: Rollout, replicas: Replicas, isolation: Isolation) -> None:
     """Refuse a way that does not lead to the goal; `details` name the field."""
-    steps = rollout.steps
     if rollout.strategy is Strategy.ROLLING:
-        if steps or rollout.matches or rollout.step_s is not None:
+        if rollout.steps or rollout.matches or rollout.step_s is not None:
             raise _wrong("strategy", "steps, matches and step_s are those of a canary", "strategy: canary")
     else:
-        for index, share in enumerate(steps):
-            least = 0 if index == 0 and rollout.matches else 1
-            if not least <= share < _ALL or (index and share <= steps[index - 1]):
-                raise _wrong(
-                    f"steps[{index}]",
-                    f"{share} is no share here",
-                    f"rising whole numbers from {least} to 99; all of the traffic comes after the last",
-                )
+        _check_shares(rollout)
     if rollout.step_s is not None and rollout.guard is not Guard.OFF:
         raise _wrong("step_s", f"the guard moves this canary ({rollout.guard})", "guard: off with step_s, or no step_s")
     for index, match in enumerate(rollout.matches):
         if not (match.headers or match.keys):
             raise _wrong(f"matches[{index}]", "it names no header and no key", "headers: {x-canary: always}")
+    for watched, margin in rollout.margins.items():
+        _check_margin(rollout, watched, margin)
     if isolation is Isolation.PROCESS:
         _check_bounds(rollout, replicas)
+
+
+def _check_shares(rollout: Rollout) -> None:
+    steps = rollout.steps
+    for index, share in enumerate(steps):
+        least = 0 if index == 0 and rollout.matches else 1
+        if not least <= share < _ALL or (index and share <= steps[index - 1]):
+            raise _wrong(
+                f"steps[{index}]",
+                f"{share} is no share here",
+                f"rising whole numbers from {least} to 99; all of the traffic comes after the last",
+            )
+
+
+def _check_margin(rollout: Rollout, watched: Watched, margin: float) -> None:
+    most = GREATEST_MARGINS[watched]
+    if watched not in rollout.watch:
+        raise _wrong(f"margins.{watched}", "the guard does not watch that", f"watch: [{watched}, …]")
+    if not 0 < margin <= most:
+        raise _wrong(f"margins.{watched}", f"{margin:g} is no margin", f"above 0, at most {most:g}")
 
 
 def _check_bounds(rollout: Rollout, replicas: Replicas) -> None:

@@ -25,9 +25,10 @@ from modelyard.control.traffic.guard.policy import GuardPolicy
 from modelyard.control.traffic.guard.reading import epochs_over, readings_of, split_of
 from modelyard.domain.errors import ModelyardError
 from modelyard.domain.errors.platform import Conflict, NotFound
-from modelyard.domain.rollout import Guard, Rollout
+from modelyard.domain.rollout import Guard, Rollout, Watched
 from modelyard.foundation.settings import GuardSettings
 
+_MARGINS: Final = {Watched.ERRORS: "error", Watched.LATENCY: "latency", Watched.PREDICTIONS: "prediction"}
 _LOG: Final = logging.getLogger(__name__)
 ACTOR: Final = system_actor("guard")
 SAYS: Final = "service.guard_said"
@@ -77,8 +78,7 @@ class GuardLoop:
 
     def policy(self, way: Rollout) -> GuardPolicy:
         """The terms of a rollout."""
-        terms = {name: value for name, value in asdict(self._settings).items() if name != "look_s"}
-        return GuardPolicy(watch=way.watch, **terms)
+        return policy_of(way, self._settings)
 
     def document(self, kept: Kept, service: Service) -> dict[str, Any]:
         """What is known of a canary, as the API shows it."""
@@ -151,6 +151,13 @@ class GuardLoop:
             _LOG.info("a decision of the guard came too late: %s", error)
         except ModelyardError as error:
             _LOG.warning("a decision of the guard cannot be carried out now: %s", error)
+
+
+def policy_of(way: Rollout, settings: GuardSettings) -> GuardPolicy:
+    """The terms of a rollout: the platform's, with the margins that it names itself."""
+    terms = {name: value for name, value in asdict(settings).items() if name != "look_s"}
+    own = {f"{_MARGINS[watched]}_margin": margin for watched, margin in way.margins.items()}
+    return GuardPolicy(watch=way.watch, **(terms | own))
 
 
 def watch_of(service: Service) -> Iterator[Watch]:
