@@ -57,6 +57,12 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "nodes": ("modelyard.cli.nodes:nodes", "What runs where."),
         "node": ("modelyard.cli.nodes:node", "Show a node, cordon it, drain it."),
     },
+    "Durable work": {
+        "batch": ("modelyard.cli.jobs:batch", "Predictions for every row of a file."),
+        "jobs": ("modelyard.cli.jobs:jobs", "List jobs."),
+        "job": ("modelyard.cli.jobs:job", "One job: look, follow, cancel, retry, fetch."),
+        "dead-letters": ("modelyard.cli.jobs:dead_letters", "Jobs that failed for good."),
+    },
     "Governance": {
         "keys": ("modelyard.cli.governance:keys", "API keys: bootstrap, create, list, revoke."),
         "secrets": ("modelyard.cli.secrets:secrets", "Sealed secrets: set, list, delete."),

@@ -1,8 +1,17 @@
 """Job runners: the code of a kind of job, and what it is handed while it works."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAddress:
+    """Where a service is asked (its V2 address, to which `/infer` is added), and with which key; empty: with none."""
+
+    url: str
+    key: str = field(default="", repr=False)
 
 
 class JobContext(Protocol):
@@ -37,10 +46,22 @@ class JobContext(Protocol):
         """Counted from 1."""
 
     def input(self, name: str) -> Path:
-        """A file or directory that the parameters name, fetched and checked by digest before the start.
+        """What the job was given, fetched and checked by digest before the start.
+
+        A file is a path that ends with its name; a version of a model is a directory with `files` (as uploaded) and,
+        where it has one, `package` (what is served: `package.json` and the file that a runtime opens).
 
         Raises:
             NotFound: the job has no input of this name.
+        """
+
+    def service(self) -> ServiceAddress:
+        """The service that the parameter `service` names; its key is good for it alone, and for this attempt.
+
+        A new key reaches every server within seconds: what is refused in the first of them is to be asked again.
+
+        Raises:
+            NotFound: the job asks no service.
         """
 
     def report(self, *, done: float | None, text: str = "", metrics: Mapping[str, float] | None = None) -> None:

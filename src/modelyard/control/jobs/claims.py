@@ -107,6 +107,7 @@ class Claims:
                 "result": dict(word.result or {}),
                 "files": {name: dict(file) for name, file in word.files.items()},
                 "candidates": [dict(each) for each in word.candidates],
+                "progress": dict(word.progress or job.progress),
                 "error": None,
                 "worker": "",
             }

@@ -10,12 +10,12 @@ import ctypes
 import os
 import signal
 import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from modelyard.foundation.containment import landlock, seccomp
+from modelyard.foundation.containment.roots import library_roots
 
 STANDS: Final = "stands"
 _CLONE_NEWNS: Final = 0x00020000
@@ -25,20 +25,6 @@ _CLONE_NEWNET: Final = 0x40000000
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
-_SYSTEM_READS: Final = (
-    "/lib",
-    "/lib64",
-    "/usr/lib",
-    "/usr/lib64",
-    "/usr/share/zoneinfo",
-    "/etc/ld.so.cache",
-    "/dev/null",
-    "/dev/urandom",
-    "/proc/cpuinfo",
-    "/proc/meminfo",
-    "/proc/self",
-    "/sys/devices/system/cpu",
-)
 
 
 def enter_namespaces() -> dict[str, str]:
@@ -63,10 +49,3 @@ def close(*, read: Sequence[Path], write: Sequence[Path]) -> dict[str, str]:
         "landlock": landlock.confine(read=[*library_roots(), *read], write=write),
         "seccomp": seccomp.install(),
     }
-
-
-def library_roots() -> list[Path]:
-    """Where the interpreter, its libraries and what they look up lie."""
-    paths = {Path(item) for item in (*_SYSTEM_READS, sys.prefix, sys.base_prefix, *sysconfig.get_paths().values())}
-    paths |= {Path(item) for item in sys.path if item}
-    return sorted(path for path in paths if path.exists() and path != Path("/"))

@@ -156,6 +156,30 @@ def sender_specs(options: UpOptions, places: Places) -> list[ChildSpec]:
     return [child(SENDER, "webhook_sender", config, place=places.run, log=log, tied=False)]
 
 
+def job_worker_specs(options: UpOptions, places: Places) -> list[ChildSpec]:
+    """The workers of jobs."""
+    settings = load(file=options.settings, environment=os.environ).jobs
+    specs = []
+    for number in range(settings.workers):
+        config = {
+            "number": number,
+            "control_socket": str(places.control_socket),
+            "jobs": str(places.jobs),
+            "job_files": str(places.job_files),
+            "artifacts": str(places.artifacts),
+            "packages": str(places.packages),
+            "memory_bytes": settings.memory_mib << 20,
+            "disk_bytes": settings.disk_mib << 20,
+            "log_bytes": settings.log_kib << 10,
+            "limit_s": settings.limit_hours * 3600.0,
+            "lease_s": settings.lease_s,
+        }
+        name = f"job-worker-{number}"
+        log = places.logs / f"{name}.log"
+        specs.append(child(name, "job_worker", config, place=places.run, log=log, tied=False))
+    return specs
+
+
 def keeper_socket(places: Places, node: str) -> Path:
     """Where the agent of a node takes orders."""
     return WorkerPlaces.of(places, node).run / "orders.sock"

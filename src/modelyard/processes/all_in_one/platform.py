@@ -35,6 +35,7 @@ from modelyard.processes.all_in_one.children import (
     WorkerPlaces,
     agent_specs,
     control_spec,
+    job_worker_specs,
     sender_specs,
     server_specs,
     worker_again,
@@ -164,9 +165,9 @@ class _Platform:
         await self._start([control_spec(self._options, self._places, sockets)], left)
         agents = agent_specs(self._options, self._places)
         servers = server_specs(self._options, self._places, sockets)
-        senders = sender_specs(self._options, self._places)
-        await self._start([*agents, *servers, *senders], left)
-        known = {CONTROL, *(spec.name for spec in (*servers, *workers, *agents, *senders))}
+        beside = [*sender_specs(self._options, self._places), *job_worker_specs(self._options, self._places)]
+        await self._start([*agents, *servers, *beside], left)
+        known = {CONTROL, *(spec.name for spec in (*servers, *workers, *agents, *beside))}
         await _end([entry for name, entry in left.items() if name not in known], grace_s=self._options.grace_s)
 
     async def _start(self, specs: Sequence[ChildSpec], left: dict[str, Left]) -> None:

@@ -1,0 +1,11 @@
+"""The code of each kind of job, by the kind's name; imported in the job's own process, when it is asked for."""
+
+from typing import Final
+
+from modelyard.foundation.registry import Registry
+from modelyard.ports.job_runner import JobRunner
+
+JOB_RUNNERS: Final = Registry[JobRunner](
+    group="modelyard.job_runners",
+    builtin={"batch-inference": "modelyard.processes.jobs.batch_inference:BatchInference"},
+)
