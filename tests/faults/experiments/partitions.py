@@ -5,12 +5,12 @@ relay, which a partition stops: what is sent meanwhile is held, as TCP would rep
 """
 
 import asyncio
+import multiprocessing
 import os
 import signal
-import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psutil
 from tests.faults.experiment import Run, experiment
@@ -22,29 +22,34 @@ _SOME_ANSWERS = 5000
 
 
 class Relay:
-    """Stands where a worker's socket was, and hands on to it unless `cut`."""
+    """Stands where a worker's socket was, in a process of its own, and hands on to it unless `cut`."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
-        self.requests_cut = threading.Event()
-        self.answers_cut = threading.Event()
-        self.passed = 0
-        self._writers: list[asyncio.StreamWriter] = []
         self._real = socket.with_suffix(".real")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
+        spawn = multiprocessing.get_context("spawn")
+        self.requests_cut = spawn.Event()
+        self.answers_cut = spawn.Event()
+        self._passed = spawn.Value("q", 0)
+        self._ready = spawn.Event()
+        shared = (self.requests_cut, self.answers_cut, self._passed, self._ready)
+        self._process = spawn.Process(target=_relay, args=(str(self.socket), str(self._real), *shared), daemon=True)
+
+    @property
+    def passed(self) -> int:
+        """Bytes that went through, in both directions."""
+        return int(self._passed.value)
 
     def __enter__(self) -> Self:
-        self._thread.start()
         self.socket.rename(self._real)
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        self._process.start()
+        if not self._ready.wait(30):
+            raise AssertionError("the relay does not listen")
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        self._process.terminate()
+        self._process.join(10)
         if self._real.exists():
             self._real.rename(self.socket)
 
@@ -53,39 +58,39 @@ class Relay:
         for wanted, event in ((requests, self.requests_cut), (answers, self.answers_cut)):
             event.set() if wanted else event.clear()
 
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_unix_server(self._carry, str(self.socket))
 
-    async def _end(self) -> None:
-        self._server.close()
-        self.cut(requests=False, answers=False)
-        for writer in self._writers:
-            writer.transport.abort()
-        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(tasks, timeout=5)
+def _relay(socket: str, real: str, requests_cut: Any, answers_cut: Any, passed: Any, ready: Any) -> None:
+    """The relay's process."""
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_unix_connection(str(self._real))
-        self._writers += [writer, back]
+    async def hand_on(source: asyncio.StreamReader, to: asyncio.StreamWriter, cut: Any) -> None:
+        while data := await source.read(1 << 16):
+            while cut.is_set():  # noqa: ASYNC110  (set from another process)
+                await asyncio.sleep(0.01)
+            passed.value += len(data)
+            to.write(data)
+            with suppress(ConnectionError):
+                await to.drain()
+        to.close()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(real)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass(reader, back, self.requests_cut))
-                both.create_task(self._pass(there, writer, self.answers_cut))
+                both.create_task(hand_on(reader, back, requests_cut))
+                both.create_task(hand_on(there, writer, answers_cut))
         except* OSError:
             pass
         finally:
             back.close()
             writer.close()
 
-    async def _pass(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, cut: threading.Event) -> None:
-        while data := await source.read(1 << 16):
-            while cut.is_set():  # noqa: ASYNC110  (set from another thread)
-                await asyncio.sleep(0.01)
-            self.passed += len(data)
-            to.write(data)
-            with suppress(ConnectionError):
-                await to.drain()
-        to.close()
+    async def serve() -> None:
+        server = await asyncio.start_unix_server(carry, socket)
+        ready.set()
+        async with server:
+            await server.serve_forever()
+
+    asyncio.run(serve())
 
 
 def _sockets(service: Service) -> list[Path]:

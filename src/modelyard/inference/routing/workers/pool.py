@@ -1,8 +1,8 @@
 """The pool: which worker gets a run, what becomes of a run that does not come back, and when a worker is left alone.
 
-Least loaded first. A worker that fell silent, is stuck in a run, or is set aside gets nothing new; what it holds is
-given to another as well, and the first answer counts. A run whose worker died goes to another at once; a second death
-fails it as poison, for the diary of the worker proves that it was under way.
+Least loaded first, of those the one that was asked longest ago. A worker that fell silent, is stuck in a run, or is set
+aside gets nothing new; what it holds is given to another as well, and the first answer counts. A run whose worker died
+goes to another at once; a second death fails it as poison, for the diary of the worker proves that it was under way.
 """
 
 import asyncio
@@ -269,7 +269,7 @@ class WorkerPool:
             if not job.holders:
                 self._parked.append(job)
             return
-        chosen = min(choices, key=lambda each: (each.standing is Standing.ASIDE, len(each.jobs)))
+        chosen = min(choices, key=lambda each: (each.standing is Standing.ASIDE, len(each.jobs), each.tried_at))
         chosen.tried_at = now
         self._send(chosen, job, why, now)
         if why == "first":
