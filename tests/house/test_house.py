@@ -31,6 +31,7 @@ HOMES = {
     r"\bos\.environ\b": {
         "client/connection.py",
         "inspection/child_process.py",
+        "processes/all_in_one/children.py",
         "processes/control_plane.py",
         "processes/model_worker.py",
         "processes/restoring.py",
