@@ -1,18 +1,24 @@
 """Durable work on a real platform: nothing that was accepted is lost, nothing happens twice, whoever is killed."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
 from stranger_models import joblib_classifier, make
 
 from modelyard.client import Client, RemoteError, calls
@@ -145,3 +151,46 @@ def test_a_job_that_cannot_succeed_says_why_and_can_be_cancelled_and_retried(
         client.send(calls.act("jobs", number, "cancel"))
         assert follow(client, number, timeout_s=30)["state"] == "cancelled"
     wait_until(lambda: not job_processes(platform), what="the end of the cancelled job's process")
+
+
+def test_a_version_is_compressed_into_one_that_answers_as_well(platform: Platform, tmp_path: Path) -> None:
+    data, target = load_digits(return_X_y=True)
+    rows, held, known, right = train_test_split(data / 16, target, test_size=0.5, random_state=0, stratify=target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        joblib.dump(MLPClassifier((600, 600), max_iter=6, random_state=0).fit(rows, known), tmp_path / "net.joblib")
+    columns = [f"p{number}" for number in range(64)]
+    pd.DataFrame(held, columns=columns).assign(digit=right).to_csv(tmp_path / "held.csv", index=False)
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({str(number): str(number) for number in range(10)}))
+    environment = {**os.environ, "MODELYARD_URL": platform.control_url}
+    command = [sys.executable, "-m", "modelyard.cli", "compress", "net:1", "--sample", str(tmp_path / "held.csv")]
+    with platform.client() as client:
+        client.upload(tmp_path / "net.joblib", name="net", labels=labels)
+        done = subprocess.run(
+            [*command, "--target", "digit", "--json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        job = json.loads(done.stdout)
+        assert job["result"]["size"]["ratio"] < 0.35
+        assert job["result"]["drop"]["points"] <= 0.5
+        [candidate] = job["candidates"]
+        assert (candidate["state"], candidate["version"]) == ("version", "2")
+        version = client.version("net", "2")
+        assert version.state == "approved"
+        assert version.document["source"] == {"kind": "job", "job": job["id"], "candidate": 0, "parent": "net:1"}
+        before = client.deploy("net:1").predict(held)["label"]
+        after = client.deploy("net:2").predict(held)["label"]
+        assert (before.astype(str) != after.astype(str)).mean() <= 0.01
+        short = tmp_path / "short.csv"
+        short.write_text("a,b\n" + "1,2\n" * 40)
+        refused = subprocess.run(
+            [*command[:-1], str(short)], env=environment, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert refused.returncode == 1
+        assert "a row of 'input' has the shape [2]" in refused.stderr.replace('"', "'")

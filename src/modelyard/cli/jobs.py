@@ -45,9 +45,9 @@ def batch(  # noqa: PLR0913  (the command line's options)
     parameters = {"service": service, "output": output, **({} if version is None else {"version": version})}
     job = submit(client, "batch-inference", parameters, {"data": give_file(client, data)}, priority=priority)
     if not wait:
-        _print_accepted(job, as_json=as_json)
+        print_accepted(job, as_json=as_json)
         return
-    done = require_success(follow(client, job["id"], on_progress=_tell))
+    done = require_success(follow(client, job["id"], on_progress=tell))
     target = out or data.with_name(f"{data.stem}.predictions.{output}")
     [fetched] = fetch(client, done, target.parent / f".{job['id']}")
     fetched.replace(target)
@@ -94,7 +94,7 @@ def job(client: Client, *, job_id: str, does: str | None, download: Path | None,
     if does in ("cancel", "retry"):
         document = client.send(calls.act("jobs", job_id, does))
     elif does == "follow":
-        document = follow(client, job_id, on_progress=_tell)
+        document = follow(client, job_id, on_progress=tell)
     else:
         document = client.send(calls.read("jobs", job_id))
     if download is not None:
@@ -107,14 +107,16 @@ def job(client: Client, *, job_id: str, does: str | None, download: Path | None,
     return 1 if document["state"] in ("failed", "dead") else 0
 
 
-def _tell(document: dict[str, Any]) -> None:
+def tell(document: dict[str, Any]) -> None:
+    """One line of progress, to stderr."""
     progress = document["progress"]
     share = progress.get("done")
     part = "" if share is None else f"  {share:.0%}"
     say(f"{document['state']}{part}  {progress.get('text', '')}".rstrip())
 
 
-def _print_accepted(document: dict[str, Any], *, as_json: bool) -> None:
+def print_accepted(document: dict[str, Any], *, as_json: bool) -> None:
+    """The id of a job that nobody waits for."""
     if as_json:
         print_json(document)
         return

@@ -86,6 +86,21 @@ def require_success(document: Document) -> Document:
     raise RemoteError(409, {**error, "hint": error.get("hint") or f"modelyard job {document['id']} --log"})
 
 
+def settled(client: Client, document: Document, *, timeout_s: float = 300.0) -> Document:
+    """The job, once the intake has decided about every model that it offered.
+
+    Raises:
+        NotReady: it has not within the time.
+    """
+    end = time.monotonic() + timeout_s
+    while any(each["state"] == "waiting" for each in document["candidates"]):
+        if time.monotonic() > end:
+            raise NotReady(f"what job {document['id']} made is still being checked", hint="look again in a minute")
+        time.sleep(_LONGEST_PAUSE_S / 2)
+        document = client.send(calls.read("jobs", str(document["id"])))
+    return document
+
+
 def download(client: Client, document: Document, directory: Path) -> list[Path]:
     """The files that came out, below `directory`."""
     directory.mkdir(parents=True, exist_ok=True)

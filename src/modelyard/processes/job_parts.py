@@ -1,5 +1,6 @@
 """The parts of the control plane that look after jobs, put together, and what they ask of other capabilities."""
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -15,10 +16,12 @@ from modelyard.control.catalog import (
 )
 from modelyard.control.deployments import Deployments
 from modelyard.control.identity import LOCAL, Principal
+from modelyard.control.intake import UploadCentre
 from modelyard.control.jobs import Claims, JobDesk, JobFiles, JobKeeper, Jobs, ServiceKeys
 from modelyard.control.records import ControlParts, Transaction
 from modelyard.domain.names import DEFAULT_PROJECT
 from modelyard.processes.artifact_stores import ARTIFACT_STORES
+from modelyard.processes.job_candidates import CandidateIntake
 
 
 def open_jobs(parts: ControlParts, deployments: Deployments, *, inference_url: str, stack: AsyncExitStack) -> JobDesk:
@@ -58,6 +61,9 @@ def open_jobs(parts: ControlParts, deployments: Deployments, *, inference_url: s
     )
     keeper.start()
     stack.callback(keeper.stop)
+    candidates = CandidateIntake(parts.get(UploadCentre), files)
+    candidates.start()
+    stack.push_async_callback(asyncio.to_thread, candidates.stop)
     return desk
 
 

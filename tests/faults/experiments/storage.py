@@ -15,7 +15,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import psutil
 from tests.faults import models
 from tests.faults.experiment import Run, experiment
 from tests.faults.stand import Stand, within
@@ -120,15 +119,17 @@ def half_written_uploads(run: Run) -> None:
         cut = run.chance.randrange(1, len(body))
         _send(stand, body[:cut], len(body), boundary)
         run.note(f"client gone after {cut} bytes ({number})")
+    back = time.monotonic()
     for _ in range(1 if run.scale.short else 100):
         cut = run.chance.randrange(1, len(body))
         before = stand.platform.pid_of("control-plane")
         if not run.scale.short:  # else the pauses before it is started again would grow from kill to kill
-            within(lambda before=before: _age_s(before) > CALM_S + 0.5, limit_s=30.0)
+            within(lambda back=back: time.monotonic() - back > CALM_S + 0.5, limit_s=30.0)
         held = _send(stand, body[:cut], len(body), boundary, keep=True)
         run.inject("kill -9 control-plane", lambda before=before: os.kill(before, signal.SIGKILL))
         within(lambda before=before: stand.platform.pid_of("control-plane") != before, limit_s=30.0)
         within(lambda: _answers(stand), limit_s=60.0)
+        back = time.monotonic()
         held.close()
     visible = stand.control("GET", "/models").json()["items"]
     left = within(lambda: not _leftovers(stand), limit_s=70.0)
@@ -165,10 +166,6 @@ def _answers(stand: Stand) -> bool:
     with suppress(httpx.HTTPError):
         return stand.control("GET", "/models").status_code == httpx.codes.OK
     return False
-
-
-def _age_s(pid: int) -> float:
-    return time.time() - psutil.Process(pid).create_time()
 
 
 def _leftovers(stand: Stand) -> list[Path]:

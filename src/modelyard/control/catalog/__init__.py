@@ -6,7 +6,14 @@ serving package with `package_directory(places.packages, version)`.
 
 from modelyard.control.catalog.documents import version_document
 from modelyard.control.catalog.library import set_alias
-from modelyard.control.catalog.lookup import CHAMPION, find_model, find_version, package_directory, resolve
+from modelyard.control.catalog.lookup import (
+    CHAMPION,
+    find_by_source,
+    find_model,
+    find_version,
+    package_directory,
+    resolve,
+)
 from modelyard.control.catalog.registration import register_version
 from modelyard.control.catalog.removal import Removals, StoredNames, VersionUsers, stored_names
 from modelyard.control.catalog.search import index_copy
@@ -22,6 +29,7 @@ __all__ = [
     "StoredNames",
     "VersionRecord",
     "VersionUsers",
+    "find_by_source",
     "find_model",
     "find_version",
     "index_copy",

@@ -1,6 +1,6 @@
 """Find models and versions, and decide which version a name means."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +55,13 @@ def find_version(tx: Transaction, model: ModelRecord, version: str) -> VersionRe
     if row is None:
         raise missing(f"version {quote(version)} of model {quote(model.name)}")
     return read_versions(tx, [row])[0]
+
+
+def find_by_source(tx: Transaction, project: str, name: str, source: Mapping[str, Any]) -> VersionRecord | None:
+    """The version of a model that came from just there; None when there is none."""
+    query = versions_query().where(models.c.project == project, models.c.name == name)
+    rows = [row for row in tx.execute(query).mappings() if row["source"] == dict(source)]
+    return read_versions(tx, rows[:1])[0] if rows else None
 
 
 def resolve(

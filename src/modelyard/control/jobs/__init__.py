@@ -9,13 +9,14 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, inspect, select
 
+from modelyard.control.jobs.candidates import candidates_waiting, settle_candidate
 from modelyard.control.jobs.claims import Claims, ServiceKeys
 from modelyard.control.jobs.desk import JobDesk
 from modelyard.control.jobs.files import JobFiles
 from modelyard.control.jobs.keeper import JobKeeper
 from modelyard.control.jobs.service import Jobs
 from modelyard.control.jobs.tables import job_blobs
-from modelyard.control.jobs.values import Claim, ServiceAddress, Wanted, Word
+from modelyard.control.jobs.values import Claim, Job, ServiceAddress, Wanted, Word
 
 
 def stored_job_files(connection: Connection) -> Iterable[str]:
@@ -28,6 +29,7 @@ def stored_job_files(connection: Connection) -> Iterable[str]:
 __all__ = [
     "Claim",
     "Claims",
+    "Job",
     "JobDesk",
     "JobFiles",
     "JobKeeper",
@@ -36,5 +38,7 @@ __all__ = [
     "ServiceKeys",
     "Wanted",
     "Word",
+    "candidates_waiting",
+    "settle_candidate",
     "stored_job_files",
 ]

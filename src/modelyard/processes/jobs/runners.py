@@ -7,5 +7,8 @@ from modelyard.ports.job_runner import JobRunner
 
 JOB_RUNNERS: Final = Registry[JobRunner](
     group="modelyard.job_runners",
-    builtin={"batch-inference": "modelyard.processes.jobs.batch_inference:BatchInference"},
+    builtin={
+        "batch-inference": "modelyard.processes.jobs.batch_inference:BatchInference",
+        "compress": "modelyard.integrations.compressors.compress:Compress",
+    },
 )

@@ -1,0 +1,82 @@
+"""Commands that make models better: each is a durable job that ends in a candidate version."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelyard.cli.jobs import print_accepted, tell
+from modelyard.cli.output import json_option, print_json, say
+from modelyard.cli.platform import platform_command
+from modelyard.client import Client
+from modelyard.client.working import follow, give_file, require_success, settled, submit
+from modelyard.domain.errors.platform import InvalidRequest
+
+
+@click.command(short_help="A smaller form of a model, no worse than you allow.")
+@click.argument("model", metavar="NAME[:VERSION]")
+@click.option(
+    "--sample", required=True, type=click.Path(path_type=Path), help="Rows to judge it by: a .csv, .npy or .npz file."
+)
+@click.option("--target", help="The column of the sample that holds the right answers; without it, the model's own.")
+@click.option(
+    "--method",
+    type=click.Choice(["int8", "int8-static", "fp16", "graph"]),
+    default="int8",
+    show_default=True,
+    help="8-bit weights; weights and activations; 16-bit numbers; a graph with less in it.",
+)
+@click.option("--max-drop", type=float, default=0.5, show_default=True, help="Points that may be lost.")
+@click.option("--name", help="The model whose version it becomes; without it, the same.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the new version.")
+@json_option
+@platform_command
+def compress(  # noqa: PLR0913  (the command line's options)
+    client: Client,
+    *,
+    model: str,
+    sample: Path,
+    target: str | None,
+    method: str,
+    max_drop: float,
+    name: str | None,
+    wait: bool,
+    as_json: bool,
+) -> int:
+    """Make a smaller form of a version that is served as ONNX, and offer it as a new version.
+
+    Example: modelyard compress digits:1 --sample held-out.csv --target digit --max-drop 0.5
+    """
+    given, _, version = model.partition(":")
+    if not given or "@" in model:
+        raise InvalidRequest("name a model, or one of its versions", hint="modelyard compress digits:1 …")
+    source = {"model": given, **({"version": version} if version else {})}
+    parameters = {"method": method, "max_drop": max_drop, "target": target, "name": name, "parent": model}
+    kept = {key: value for key, value in parameters.items() if value is not None}
+    inputs = {"model": source, "sample": give_file(client, sample)}
+    job = submit(client, "compress", kept, inputs)
+    if not wait:
+        print_accepted(job, as_json=as_json)
+        return 0
+    done = settled(client, require_success(follow(client, job["id"], on_progress=tell)))
+    if as_json:
+        print_json(done)
+    else:
+        _print_outcome(done)
+    return 0 if all(each["state"] == "version" for each in done["candidates"]) else 1
+
+
+def _print_outcome(job: dict[str, Any]) -> None:
+    result = job["result"]
+    drop, size, times = result["drop"], result["size"], result["time"]
+    interval = f"{drop['low']:g} to {drop['high']:g}, {drop['rows']} rows"
+    click.echo(f"size   {size['ratio']:.2f} of the original ({size['after_bytes']} bytes)")
+    click.echo(f"loss   {drop['points']:g} points of {drop['measure']} ({interval})")
+    click.echo(
+        f"speed  {times['one']['times_quicker']:g} times for a row, {times['batch']['times_quicker']:g} for a batch"
+    )
+    if result["left_out"]:
+        click.echo(f"kept   {', '.join(result['left_out'])}, which would have cost too much")
+    for each in job["candidates"]:
+        what = f"{each['name']}:{each.get('version', '')}  {each.get('verdict', '')}"
+        say(what if each["state"] == "version" else f"the intake refused it: {each.get('reason')}")

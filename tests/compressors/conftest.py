@@ -1,0 +1,106 @@
+"""Models trained on real data, audited as uploads are, and a place in which a job's code runs without its worker."""
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+from modelyard.domain.errors.platform import NotFound
+from modelyard.testing.audited import audited
+
+
+class Attempt:
+    """What a runner is handed, kept for the test to look at: the port's contract over plain directories."""
+
+    def __init__(self, root: Path, parameters: Mapping[str, Any], inputs: Mapping[str, Path]) -> None:
+        self.id, self.kind, self.seed, self.attempt = "j", "compress", 0, 1
+        self.parameters = parameters
+        self.directory = root / "scratch"
+        self.directory.mkdir(parents=True)
+        self.reports: list[float | None] = []
+        self.offered: list[SimpleNamespace] = []
+        self._inputs = inputs
+
+    def input(self, name: str) -> Path:
+        if name not in self._inputs:
+            raise NotFound(name)
+        return self._inputs[name]
+
+    def service(self) -> Any:
+        raise NotFound("no service")
+
+    def report(self, *, done: float | None, text: str = "", metrics: Mapping[str, float] | None = None) -> None:
+        self.reports.append(done)
+
+    def keep(self, name: str, path: Path) -> None:
+        raise AssertionError("nothing is kept")
+
+    def checkpoint(self) -> Path:
+        return self.directory
+
+    def candidate(self, path: Path, **more: Any) -> None:
+        self.offered.append(SimpleNamespace(data=path.read_bytes(), **more))
+
+    def is_cancelled(self) -> bool:
+        return False
+
+
+def dumped(model: Any) -> bytes:
+    stream = io.BytesIO()
+    joblib.dump(model, stream)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A network of more than a million weights on handwritten digits, its package, and held-out rows."""
+    data, target = load_digits(return_X_y=True)
+    rows, held, known, right = train_test_split(data, target, test_size=0.5, random_state=0, stratify=target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = MLPClassifier((1000, 1000), max_iter=6, random_state=0).fit(rows / 16, known)
+    place = tmp_path_factory.mktemp("digits")
+    package = audited(place / "audit", {"digits.joblib": dumped(model)}, name="digits")
+    given = place / "given"
+    given.mkdir()
+    (given / "package").symlink_to(package)
+    return SimpleNamespace(given=given, rows=(held / 16).astype("f4"), right=right)
+
+
+@pytest.fixture(scope="session")
+def diabetes(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A small network that predicts numbers."""
+    data, target = load_diabetes(return_X_y=True)
+    rows, held, known, right = train_test_split(data, target, test_size=0.4, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = MLPRegressor(hidden_layer_sizes=(64, 64), max_iter=300, random_state=0).fit(rows, known)
+    place = tmp_path_factory.mktemp("diabetes")
+    package = audited(place / "audit", {"diabetes.joblib": dumped(model)}, name="diabetes")
+    given = place / "given"
+    given.mkdir()
+    (given / "package").symlink_to(package)
+    return SimpleNamespace(given=given, rows=held, right=right)
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Any:
+    """Makes an attempt at `compress` for a model with a sample of its rows."""
+
+    def make(model: SimpleNamespace, *, known: bool = True, sample: Path | None = None, **parameters: Any) -> Attempt:
+        file = sample or tmp_path / "sample.npz"
+        if sample is None:
+            np.savez(file, rows=model.rows, **({"target": model.right} if known else {}))
+        given = {"max_drop": 0.5, **parameters}
+        return Attempt(tmp_path / "attempt", given, {"model": model.given, "sample": file})
+
+    return make
