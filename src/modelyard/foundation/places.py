@@ -18,9 +18,18 @@ _LONGEST_SOCKET_NAME: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Paths below one data directory. Nothing is created before `create`."""
+    """Paths below one data directory. Nothing is created before `create`.
+
+    `shared` is the folder of artifacts, packages and secrets where several control planes have it in common.
+    """
 
     data: Path
+    shared: Path | None = None
+
+    @property
+    def kept(self) -> Path:
+        """Where what all control planes of a platform need lies: the data directory, unless several share a folder."""
+        return self.data if self.shared is None else self.shared
 
     @property
     def database(self) -> Path:
@@ -30,12 +39,12 @@ class Places:
     @property
     def artifacts(self) -> Path:
         """Content-addressed files of all uploads."""
-        return self.data / "artifacts"
+        return self.kept / "artifacts"
 
     @property
     def packages(self) -> Path:
         """One directory for each servable version, named by the hex digest."""
-        return self.data / "packages"
+        return self.kept / "packages"
 
     @property
     def environments(self) -> Path:
@@ -50,7 +59,7 @@ class Places:
     @property
     def secrets(self) -> Path:
         """Pepper and sealed secrets, for the owner's eyes only."""
-        return self.data / "secrets"
+        return self.kept / "secrets"
 
     @property
     def pepper(self) -> Path:
@@ -134,6 +143,7 @@ class Places:
     def create(self) -> None:
         """Make every directory, all of them private to the user."""
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.kept.mkdir(parents=True, exist_ok=True, mode=0o700)
         for place in (
             self.artifacts,
             self.packages,

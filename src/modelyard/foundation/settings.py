@@ -111,6 +111,12 @@ class RecordSettings:
     password_file: str = setting(
         "", "A file that holds the password for that database, readable by its owner only.", unit="path"
     )
+    files: str = setting(
+        "",
+        "A folder that all control planes on one PostgreSQL database see at this path: artifacts, packages, secrets and"
+        " anchors lie there. Empty means the data directory, which is right for one control plane.",
+        unit="path",
+    )
     backups_kept: int = setting(5, "Copies made before a migration that are kept.", unit="files", low=1, high=1000)
 
 

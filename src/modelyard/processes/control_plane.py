@@ -45,11 +45,12 @@ from modelyard.control.intake import (
     UploadCentre,
     UploadDesk,
     UploadLimits,
+    keeper_of,
     no_step,
     open_intake,
 )
-from modelyard.control.nodes import Board, Roster
-from modelyard.control.records import ControlParts, Transaction
+from modelyard.control.nodes import Board, BoardExchange, Roster
+from modelyard.control.records import ControlParts, Transaction, shared_files
 from modelyard.control.traffic import GuardLoop, InternalApp, Publisher, ServingChanges, TableFeed
 from modelyard.domain.deferred import DeferredRules
 from modelyard.domain.errors import ModelyardError, quote
@@ -137,10 +138,10 @@ class ControlPlane:
 
     def __init__(self, config: ControlConfig, *, step: Step = no_step) -> None:
         self.config = config
-        self.places = Places(Path(config.data))
         self.settings = load(
             file=Path(config.settings) if config.settings else None, environment=os.environ, given=None
         )
+        self.places = Places(Path(config.data), shared_files(self.settings.records))
         self.limits = _struct(UploadLimits, {**upload_limits(self.settings.uploads), **config.uploads})
         self._step = step
         self._stack = AsyncExitStack()
@@ -162,7 +163,7 @@ class ControlPlane:
         parts = self._parts()
         centre, desk = self._intake(parts)
         self._stack.callback(centre.close)
-        board = Board(parts.clock, expected=self.config.model_servers)
+        board = self._board(parts)
         keepers = self._keepers()
         roster = Roster(parts.database, names=tuple(keepers), agents=tuple(self.config.nodes), clock=parts.clock)
         parts.put(Roster, roster)
@@ -194,8 +195,10 @@ class ControlPlane:
         parts.put(VersionUsers, VersionUsers(ask=[services_using]))
         parts.put(SecretStore, SecretStore(self.places.sealing_key, users=[services_with_secret]))
         parts.put(Addresses, Addresses(self.config.inference_url))
-        with parts.database.begin() as tx:
-            publisher(tx)  # the table in force may name places of another directory, when this one was restored
+        with parts.database.leading() as leads:
+            if leads:
+                with parts.database.begin() as tx:
+                    publisher(tx)  # the table in force may name places of another directory, when this was restored
         await feed.start()
         self._stack.push_async_callback(feed.stop)
         scaler = Scaler(deployments, board)
@@ -225,6 +228,17 @@ class ControlPlane:
         metrics = self.places.metrics / "control"
         parts.metrics = lambda: render(Group.read(metrics), [_REQUESTS])
         return parts
+
+    def _board(self, parts: ControlParts) -> Board:
+        """What servers say; those of other control planes too, where the platform has several."""
+        if self.places.shared is None:
+            return Board(parts.clock, expected=self.config.model_servers)
+        plane = f"{platform.node()[:96]}.{keeper_of(self.places)}"
+        board = Board(parts.clock, expected=self.config.model_servers, plane=plane)
+        exchange = BoardExchange(parts.database, board, clock=parts.clock)
+        exchange.start()
+        self._stack.push_async_callback(asyncio.to_thread, exchange.stop)
+        return board
 
     def _issuers(self) -> IssuerBook:
         """Whose tokens count; their addresses are asked beside everything else."""

@@ -118,7 +118,7 @@ def _complete(parts: ControlParts) -> None:
         sequencer = Sequencer(
             parts.database,
             key=chain_key(parts.pepper),
-            anchors=parts.places.data / ANCHOR_FILE,
+            anchors=parts.places.kept / ANCHOR_FILE,
             settings=parts.settings.history,
         )
         parts.put(Sequencer, sequencer)

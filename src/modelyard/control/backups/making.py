@@ -118,7 +118,7 @@ class Backups:
     def _members(self, summary: Summary, copy: Path) -> Iterator[Member]:
         yield Member(ABOUT, len(about := to_json(summary)), about)
         yield _file(RECORDS, copy)
-        anchors = self.places.data / ANCHOR_FILE
+        anchors = self.places.kept / ANCHOR_FILE
         if anchors.exists():
             yield Member(ANCHORS, len(lines := anchors.read_bytes()), lines)
         for secret in sorted(self.places.secrets.iterdir()):

@@ -92,8 +92,9 @@ class Reconciler:
             self._woken.clear()
             for _ in range(_AGAIN):
                 try:
-                    if self._stopped.is_set() or not self.reconcile():
-                        break
+                    with self._database.leading() as leads:
+                        if self._stopped.is_set() or not leads or not self.reconcile():
+                            break
                 except Exception:  # noqa: BLE001  (the loop: it outlives whatever one pass meets)
                     _LOG.exception("a pass over the services failed; the next sweep tries again")
                     break

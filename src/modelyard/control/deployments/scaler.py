@@ -93,8 +93,9 @@ class Scaler:
             self._woken.wait(self._every_s)
             self._woken.clear()
             try:
-                if not self._stopped.is_set():
-                    self.look()
+                with self._database.leading() as leads:
+                    if leads and not self._stopped.is_set():
+                        self.look()
             except ModelyardError as error:
                 _LOG.warning("the services cannot be scaled now: %s", error)
             except Exception:  # noqa: BLE001  (the loop: it outlives whatever one look meets)

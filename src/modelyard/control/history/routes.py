@@ -40,7 +40,7 @@ def verify_history(request: Request) -> dict[str, Any]:
     require_everywhere(caller(request), Verb.ADMIN)
     parts = parts_of(request)
     with parts.database.read() as tx:
-        found = verify(tx, key=chain_key(parts.pepper), anchors=parts.places.data / ANCHOR_FILE)
+        found = verify(tx, key=chain_key(parts.pepper), anchors=parts.places.kept / ANCHOR_FILE)
     return verification_document(found)
 
 

@@ -1,5 +1,7 @@
 """Seal new entries into the chain, in the order of their commits, and anchor the head of it every minute.
 
+Where several control planes share the records, the one that leads does it.
+
 Runs beside the requests in a thread of its own, so that no request waits for the chain. What a crash leaves unsealed is
 sealed at the next start. It seals what is committed and nothing else, so an entry has its place within a second.
 """
@@ -86,7 +88,10 @@ class Sequencer:
 
     def _turn(self) -> None:
         try:
-            self.seal()
+            with self._database.leading() as leads:
+                if not leads:
+                    return
+                self.seal()
             now = self._database.clock.monotonic()
             if now - self._anchored_at >= self._settings.anchor_every_s:
                 self.anchor()

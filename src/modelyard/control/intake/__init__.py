@@ -5,7 +5,7 @@ outlive their request; `open_intake` puts both together and clears what an earli
 """
 
 from modelyard.control.intake.commit import Step, no_step
-from modelyard.control.intake.desk import UploadDesk
+from modelyard.control.intake.desk import UploadDesk, keeper_of
 from modelyard.control.intake.limits import UploadLimits
 from modelyard.control.intake.opening import open_intake
 from modelyard.control.intake.service import IntakeParts, UploadCentre
@@ -20,6 +20,7 @@ __all__ = [
     "UploadDesk",
     "UploadLimits",
     "UploadState",
+    "keeper_of",
     "no_step",
     "open_intake",
 ]

@@ -5,9 +5,11 @@ synced and renamed into place; nothing names them yet. Then one transaction make
 history entry. What a crash leaves before that transaction is unnamed and is removed by `sweep` at the next start.
 """
 
+import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -62,7 +64,7 @@ def place_package(package: Path, digest: str, *, places: Places) -> None:
         return
     temporary = places.packages / f"{_TEMPORARY}{secrets.token_hex(8)}"
     try:
-        package.rename(temporary)
+        _bring(package, temporary)
         _sync_tree(temporary)
         _rename_once(temporary, target)
         _sync(places.packages)
@@ -90,6 +92,15 @@ def sweep(places: Places, artifacts: ArtifactStore, *, digests: Collection[str],
             artifacts.delete(blob)
             removed.append(f"artifact {blob}")
     return removed
+
+
+def _bring(package: Path, temporary: Path) -> None:
+    try:
+        package.rename(temporary)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copytree(package, temporary)  # packages lie on another file system than what arrives
 
 
 def _rename_once(temporary: Path, target: Path) -> None:

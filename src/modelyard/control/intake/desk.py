@@ -7,6 +7,7 @@ offset is true after any crash. An upload that is not finished in time is remove
 
 import hashlib
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, or_, select, update
 
 from modelyard.control.identity import Actor, Principal, missing
 from modelyard.control.intake.documents import decided_document, problem_of, running_document
@@ -27,9 +28,15 @@ from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import Conflict, InvalidRequest, StorageFull, Unavailable
 from modelyard.domain.errors.uploads import DigestMismatch, FileTooLarge, TooManyFiles
 from modelyard.foundation.documents import from_plain, to_plain
+from modelyard.foundation.places import Places
 from modelyard.inspection import ReceivedFile
 
 _KEPT: Final = timedelta(days=1)
+
+
+def keeper_of(places: Places) -> str:
+    """Who keeps the bytes of uploads that are not decided: this data directory on this machine."""
+    return hashlib.sha256(f"{platform.node()}:{places.data.resolve()}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +79,22 @@ class UploadDesk:
     def __init__(self, centre: UploadCentre, *, describe: Describe) -> None:
         self._centre = centre
         self._describe = describe
+        self._keeper = keeper_of(centre.places)
+        self._own = or_(uploads.c.keeper.is_(None), uploads.c.keeper == self._keeper)
 
     def follow(self, progress: Progress, *, owner: str) -> None:
         """Remember this upload and its outcome for a day."""
         with self._centre.database.begin() as tx:
-            _insert(tx, progress.id, progress.target, owner, UploadState.WAITING, plan=None, expires=_KEPT)
+            _insert(
+                tx,
+                progress.id,
+                progress.target,
+                owner,
+                UploadState.WAITING,
+                plan=None,
+                expires=_KEPT,
+                keeper=self._keeper,
+            )
         progress.finished.add_done_callback(lambda done: self._keep(progress, done.result()))
 
     def document(self, who: Principal, upload_id: str) -> dict[str, Any]:
@@ -119,7 +137,9 @@ class UploadDesk:
             upload_id = make_id("upl", now=tx.now)
             expires = timedelta(seconds=self._centre.limits.resumable_s)
             (self._centre.places.incoming / upload_id).mkdir(mode=0o700)
-            _insert(tx, upload_id, target, who.owner, UploadState.RECEIVING, plan=plan, expires=expires)
+            _insert(
+                tx, upload_id, target, who.owner, UploadState.RECEIVING, plan=plan, expires=expires, keeper=self._keeper
+            )
         return upload_id
 
     def resumable(self, who: Principal, upload_id: str) -> Resumable:
@@ -127,6 +147,10 @@ class UploadDesk:
         row = self._row(who, upload_id)
         if row["plan"] is None or row["state"] != UploadState.RECEIVING:
             raise Conflict("this upload takes no more bytes", hint="its checks are at /api/v1/uploads/{id}")
+        if row["keeper"] not in (None, self._keeper):
+            raise Conflict(
+                "another control plane receives this upload", hint="send all parts of an upload to the same one"
+            )
         plan = from_plain(row["plan"], Plan)
         kind, actor_id, name = plan.actor
         target = Target(
@@ -198,9 +222,9 @@ class UploadDesk:
         remove_tree(self._centre.places.incoming / upload_id)
 
     def sweep(self) -> int:
-        """Remove what expired; returns how many uploads that were."""
+        """Remove what expired of what came here; returns how many uploads that were."""
         with self._centre.database.begin() as tx:
-            old = list(tx.scalars(select(uploads.c.id).where(uploads.c.expires_at < tx.now)))
+            old = list(tx.scalars(select(uploads.c.id).where(uploads.c.expires_at < tx.now, self._own)))
             tx.execute(uploads.delete().where(uploads.c.id.in_(old)))
         for upload_id in old:
             remove_tree(self._centre.places.incoming / upload_id)
@@ -211,7 +235,7 @@ class UploadDesk:
         lost = Unavailable("the platform was restarted while it checked this upload", hint="send it again")
         with self._centre.database.begin() as tx:
             rows = tx.execute(
-                select(uploads).where(uploads.c.state.in_((UploadState.WAITING, UploadState.CHECKING)))
+                select(uploads).where(uploads.c.state.in_((UploadState.WAITING, UploadState.CHECKING)), self._own)
             ).mappings()
             for row in list(rows):
                 document = {
@@ -228,7 +252,7 @@ class UploadDesk:
                     .values(state=UploadState.FAILED.value, document=document)
                 )
             open_ids = select(uploads.c.id).where(
-                uploads.c.state == UploadState.RECEIVING, uploads.c.expires_at >= tx.now
+                uploads.c.state == UploadState.RECEIVING, uploads.c.expires_at >= tx.now, self._own
             )
             return frozenset(tx.scalars(open_ids))
 
@@ -310,6 +334,7 @@ def _insert(  # noqa: PLR0913  (one argument a column)
     *,
     plan: Plan | None,
     expires: timedelta,
+    keeper: str,
 ) -> None:
     tx.execute(
         insert(uploads).values(
@@ -321,5 +346,6 @@ def _insert(  # noqa: PLR0913  (one argument a column)
             created_at=tx.now,
             expires_at=tx.now + expires,
             plan=None if plan is None else to_plain(plan),
+            keeper=keeper,
         )
     )

@@ -16,6 +16,8 @@ def open_intake(parts: IntakeParts, *, describe: Describe) -> tuple[UploadCentre
     desk = UploadDesk(centre, describe=describe)
     kept = desk.recover()
     removed = clear_incoming(parts.places, keep=kept)
+    if parts.places.shared is not None:  # another control plane may be about to name what it has just stored
+        return centre, desk, removed
     with parts.database.read() as tx:
         names = stored_names(tx)
     removed += sweep(parts.places, parts.artifacts, digests=names.packages, blobs=names.files)

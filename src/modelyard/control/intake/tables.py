@@ -16,4 +16,5 @@ uploads = Table(
     Column("expires_at", Moment, nullable=False, index=True),
     Column("plan", JSON),
     Column("document", JSON),
+    Column("keeper", String(16)),  # whose directory the bytes are in, where several control planes take uploads
 )

@@ -5,6 +5,7 @@ and the placement of workers.
 """
 
 from modelyard.control.nodes.board import Board
+from modelyard.control.nodes.exchange import BoardExchange
 from modelyard.control.nodes.roster import TOPIC, Node, Roster
 
-__all__ = ["TOPIC", "Board", "Node", "Roster"]
+__all__ = ["TOPIC", "Board", "BoardExchange", "Node", "Roster"]

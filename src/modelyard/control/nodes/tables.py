@@ -1,6 +1,6 @@
-"""What people want of nodes. A node without a row is open."""
+"""What people want of nodes (one without a row is open), and what servers said, for other control planes."""
 
-from sqlalchemy import Column, String, Table
+from sqlalchemy import BigInteger, Column, LargeBinary, String, Table
 
 from modelyard.control.records import METADATA, Moment
 
@@ -13,3 +13,13 @@ node_wishes = Table(
     Column("by", String(255), nullable=False),
     Column("at", Moment, nullable=False),
 )
+
+boards = Table(
+    "boards",
+    METADATA,
+    Column("plane", String(128), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("reports", LargeBinary, nullable=False),
+)
+"""What the servers of each control plane said last, where several share the records; `number` grows with each."""

@@ -12,7 +12,13 @@ from modelyard.control.records.idempotency import Answer, keep, recall
 from modelyard.control.records.ids import make_id
 from modelyard.control.records.leadership import Leadership
 from modelyard.control.records.metadata import METADATA, Moment, from_microseconds, to_microseconds
-from modelyard.control.records.opening import OpenedRecords, open_records, open_served_records, records_url
+from modelyard.control.records.opening import (
+    OpenedRecords,
+    open_records,
+    open_served_records,
+    records_url,
+    shared_files,
+)
 from modelyard.control.records.outbox import Event, emit, events_after, forget_events, last_event
 from modelyard.control.records.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, Position, cut, read_cursor, write_cursor
 from modelyard.control.records.parts import ControlParts, parts_of
@@ -55,6 +61,7 @@ __all__ = [
     "records_url",
     "restore",
     "schema_heads",
+    "shared_files",
     "to_microseconds",
     "write_cursor",
 ]

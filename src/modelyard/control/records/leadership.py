@@ -17,6 +17,7 @@ from modelyard.control.records.database import Database, LeadershipLost, Transac
 from modelyard.control.records.failures import translated
 from modelyard.control.records.metadata import METADATA, Moment
 from modelyard.domain.errors.base import ModelyardError
+from modelyard.foundation.clock import SystemClock
 
 ROLE: Final = "control"
 LEASE_S: Final = 5.0
@@ -39,7 +40,7 @@ class Leadership:
     """Whether the control plane `holder` leads. `start` once; `stop` gives the lease up, so that the next one leads."""
 
     def __init__(self, database: Database, *, holder: str, lease_s: float = LEASE_S, every_s: float = EVERY_S) -> None:
-        self._database = database
+        self._clock = SystemClock()
         self._engine = database.engine.execution_options(isolation_level="READ COMMITTED")
         self._holder = holder[:255]
         self._lease_s = lease_s
@@ -52,7 +53,7 @@ class Leadership:
     def token(self) -> int | None:
         """The fencing token while this one leads, as far as it knows; None otherwise."""
         held = self._held
-        return None if held is None or self._database.clock.monotonic() >= held[1] else held[0]
+        return None if held is None or self._clock.monotonic() >= held[1] else held[0]
 
     def require(self, tx: Transaction, token: int) -> None:
         """Raise `LeadershipLost` unless `token` is the newest; nobody takes the lease before `tx` has ended."""
@@ -82,7 +83,7 @@ class Leadership:
             self._turn()
 
     def _turn(self) -> None:
-        began = self._database.clock.monotonic()
+        began = self._clock.monotonic()
         try:
             token = self._hold()
         except ModelyardError as error:

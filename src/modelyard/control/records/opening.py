@@ -1,16 +1,18 @@
 """Open the records: up to date, or not at all. In a data directory, for one control plane at a time."""
 
+import hashlib
+import hmac
 import os
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from modelyard.control.records.database import Database
 from modelyard.control.records.failures import translated
-from modelyard.control.records.schema import Migrated, migrate
+from modelyard.control.records.schema import Migrated, about, migrate
 from modelyard.domain.errors.platform import InvalidRequest, StartRefused
 from modelyard.foundation.clock import Clock
 from modelyard.foundation.settings import RecordSettings
@@ -18,6 +20,7 @@ from modelyard.foundation.supervision import DirectoryLock
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 _OLDEST: Final = 14
+_FILES: Final = "files"
 
 
 class OpenedRecords:
@@ -59,11 +62,15 @@ def open_records(path: Path, *, backups: Path, kept: int = 5, clock: Clock | Non
     return OpenedRecords(database, lock=lock, migrated=migrated)
 
 
-def open_served_records(url: URL, *, backups: Path, clock: Clock | None = None) -> OpenedRecords:
+def open_served_records(
+    url: URL, *, backups: Path, pepper: bytes | None = None, clock: Clock | None = None
+) -> OpenedRecords:
     """The records on a PostgreSQL server, migrated if they are older; other control planes may have them open.
 
+    With `pepper`, they have to belong to the files that it came from; new records belong to them from now on.
+
     Raises:
-        StartRefused: they are of a newer version, or the database cannot keep every text.
+        StartRefused: they are of a newer version or belong to other files, or the database cannot keep every text.
         Unavailable: the server does not answer, or lets nobody in with this name and password.
         MissingExtra: the driver is not installed.
     """
@@ -71,6 +78,8 @@ def open_served_records(url: URL, *, backups: Path, clock: Clock | None = None) 
     try:
         _require_fit(database)
         migrated = migrate(database, backups=backups)
+        if pepper is not None:
+            _require_files(database, pepper)
     except BaseException:
         database.close()
         raise
@@ -101,6 +110,37 @@ def records_url(settings: RecordSettings) -> URL | None:
     if url.password is not None:
         raise InvalidRequest("records.url holds a password and records.password_file another", hint="give one of them")
     return url.set(password=_password(Path(settings.password_file)))
+
+
+def shared_files(settings: RecordSettings) -> Path | None:
+    """The folder that control planes have in common; None for the data directory.
+
+    Raises:
+        InvalidRequest: it is named by no absolute path, or without a database that can be shared.
+    """
+    if not settings.files:
+        return None
+    if not settings.url:
+        raise InvalidRequest(
+            "records.files is for control planes that share their records", hint="set records.url to PostgreSQL"
+        )
+    if not Path(settings.files).is_absolute():
+        raise InvalidRequest("records.files has to be an absolute path", hint="every control plane names the same one")
+    return Path(settings.files)
+
+
+def _require_files(database: Database, pepper: bytes) -> None:
+    """Keys and seals are of one pepper: records beside other files would let nobody in and prove nothing."""
+    mark = hmac.new(pepper, b"records", hashlib.sha256).hexdigest()
+    with database.begin() as tx:
+        known = tx.scalar(select(about.c.value).where(about.c.name == _FILES))
+        if known is None:
+            tx.execute(about.insert().values(name=_FILES, value=mark))
+        elif known != mark:
+            raise StartRefused(
+                "the records in this database belong to files elsewhere",
+                hint="start with their data directory, or set records.files to the folder that is shared",
+            )
 
 
 def _password(file: Path) -> str:

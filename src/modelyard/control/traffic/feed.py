@@ -85,7 +85,9 @@ class TableFeed:
             self._ring()
 
     def _read(self) -> tuple[int, bytes] | None:
-        self._publisher.refresh(self._database)
+        with self._database.leading() as leads:
+            if leads:
+                self._publisher.refresh(self._database)
         with self._database.read() as tx:
             return latest(tx)
 

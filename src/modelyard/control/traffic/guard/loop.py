@@ -101,7 +101,9 @@ class GuardLoop:
     def _run(self) -> None:
         while not self._stopped.wait(self._settings.look_s):
             try:
-                self.look()
+                with self._database.leading() as leads:
+                    if leads:
+                        self.look()
             except Exception:  # noqa: BLE001  (the loop: it outlives whatever one look meets)
                 _LOG.exception("a look at the canaries failed; the next one tries again")
 
