@@ -208,10 +208,11 @@ class ControlPlane:
             loop.start()
             self._stack.push_async_callback(asyncio.to_thread, loop.stop)
         self._stack.callback(asyncio.get_running_loop().create_task(_sweep(desk)).cancel)
-        authenticator = partial(parts.get, Authenticator) if parts.auth_required else None  # made with the API
-        changes = ServingChanges(deployments, board, authenticator)
+        asks = partial(parts.get, Authenticator) if parts.auth_required else None  # made with the API
         workers = open_jobs(parts, deployments, inference_url=self.config.inference_url, stack=self._stack)
-        await self._serve_internal(InternalApp(feed, board, roster, changes, jobs=workers), feed)
+        await self._serve_internal(
+            InternalApp(feed, board, roster, ServingChanges(deployments, board, asks), jobs=workers), feed
+        )
         return await self._serve_api(parts)
 
     def _parts(self) -> ControlParts:

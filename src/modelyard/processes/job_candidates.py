@@ -54,7 +54,9 @@ class CandidateIntake:
     def _run(self) -> None:
         while not self._over.wait(_LOOK_S):
             try:
-                self.look()
+                with self._centre.database.leading() as leads:
+                    if leads:
+                        self.look()
             except ModelyardError as error:
                 _LOG.warning("candidates cannot be taken now: %s", error)
             except Exception:  # noqa: BLE001  (the loop: it outlives whatever one candidate meets)

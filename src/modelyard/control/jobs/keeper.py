@@ -82,7 +82,8 @@ class JobKeeper:
             if self._over.is_set():
                 return
             try:
-                wait_s = self.sweep()
+                with self._database.leading() as leads:
+                    wait_s = self.sweep() if leads else _LONGEST_S
             except ModelyardError as error:
                 _LOG.warning("jobs cannot be looked after now: %s", error)
                 wait_s = _LONGEST_S
