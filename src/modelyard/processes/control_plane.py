@@ -49,6 +49,7 @@ from modelyard.control.intake import (
     no_step,
     open_intake,
 )
+from modelyard.control.jobs import JobDesk
 from modelyard.control.nodes import Board, BoardExchange, Roster
 from modelyard.control.records import ControlParts, Transaction, shared_files
 from modelyard.control.traffic import GuardLoop, InternalApp, Publisher, ServingChanges, TableFeed
@@ -167,8 +168,7 @@ class ControlPlane:
         keepers = self._keepers()
         roster = Roster(parts.database, names=tuple(keepers), agents=tuple(self.config.nodes), clock=parts.clock)
         parts.put(Roster, roster)
-        issuers = self._issuers()
-        parts.put(IssuerBook, issuers)
+        issuers = self._issuers(parts)
         standing = standing_table(self.settings, auth_required=parts.auth_required)
         publisher = Publisher(packages=self.places.packages, standing=standing, board=board, issuers=issuers)
         targets = Targets(_orchestrators(keepers), named=self.settings.targets)
@@ -210,9 +210,8 @@ class ControlPlane:
         self._stack.callback(asyncio.get_running_loop().create_task(_sweep(desk)).cancel)
         asks = partial(parts.get, Authenticator) if parts.auth_required else None  # made with the API
         workers = open_jobs(parts, deployments, inference_url=self.config.inference_url, stack=self._stack)
-        await self._serve_internal(
-            InternalApp(feed, board, roster, ServingChanges(deployments, board, asks), jobs=workers), feed
-        )
+        changes = ServingChanges(deployments, board, asks)
+        await self._serve_internal(InternalApp(feed, board, roster, changes, jobs=workers), feed, workers)
         return await self._serve_api(parts)
 
     def _parts(self) -> ControlParts:
@@ -241,9 +240,10 @@ class ControlPlane:
         self._stack.push_async_callback(asyncio.to_thread, exchange.stop)
         return board
 
-    def _issuers(self) -> IssuerBook:
+    def _issuers(self, parts: ControlParts) -> IssuerBook:
         """Whose tokens count; their addresses are asked beside everything else."""
         issuers = IssuerBook(self.settings.tokens, kept=self.places.issuers)
+        parts.put(IssuerBook, issuers)
         issuers.start()
         self._stack.push_async_callback(asyncio.to_thread, issuers.stop)
         return issuers
@@ -268,7 +268,7 @@ class ControlPlane:
         path = self.config.supervisor_socket
         return {platform.node() or "localhost": self.places.supervisor_socket if path is None else Path(path)}
 
-    async def _serve_internal(self, app: InternalApp, feed: TableFeed) -> None:
+    async def _serve_internal(self, app: InternalApp, feed: TableFeed, workers: JobDesk) -> None:
         path = self.config.internal_socket
         handler = AsgiHandler(app)
         limits = EdgeLimits(max_body_bytes=8 << 20)
@@ -280,6 +280,7 @@ class ControlPlane:
         self._stack.push_async_callback(handler.stop)
         self._stack.push_async_callback(listener.close, 1.0)
         self._stack.push_async_callback(feed.stop)  # lets the waiting polls go, so that the listener can close
+        self._stack.callback(workers.stop)  # and those who wait for a job
         await handler.start()
 
     async def _serve_api(self, parts: ControlParts) -> Listener:
