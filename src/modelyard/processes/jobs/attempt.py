@@ -19,8 +19,10 @@ import msgspec
 
 from modelyard.domain.errors.base import ModelyardError
 from modelyard.domain.errors.platform import InvalidRequest, JobFailed, JobLimitReached
+from modelyard.foundation.documents import read_package
 from modelyard.foundation.memory import held_memory
 from modelyard.foundation.telemetry import redact
+from modelyard.inference.hosting import require_whole
 from modelyard.processes.artifact_stores import ARTIFACT_STORES
 from modelyard.processes.jobs.leftovers import end_marked
 from modelyard.processes.jobs.orders import JobWorkerConfig, Kept, Offered, Order, Said
@@ -31,6 +33,14 @@ _DISK_EVERY: Final = 4
 """Looks at memory between two at the disk, which cost more."""
 _LONGEST_LINE: Final = 16 << 20
 _LOST: Final = 409
+_LAST_WORDS: Final = 8192
+_OUT_OF_MEMORY: Final = (
+    b"memoryerror",
+    b"bad_alloc",
+    b"allocate memory",
+    b"failed to allocate",
+    b"failed to map segment",
+)
 
 
 class Attempt:
@@ -120,6 +130,7 @@ class Attempt:
             self._artifacts.fetch(file["sha256"], place / "files" / file["name"])
         if given.get("package"):
             shutil.copytree(Path(self._config.packages) / given["package"], place / "package")
+            require_whole(place / "package", read_package(place / "package"))
         return Path(place)
 
     # Meanwhile
@@ -269,6 +280,8 @@ class Attempt:
         if self._limit is not None:
             return self._failed(self._limit)
         if self._last is None:
+            if any(word in self._log[-_LAST_WORDS:].lower() for word in _OUT_OF_MEMORY):  # too little to say so itself
+                return self._failed(too_much_memory(self._config.memory_bytes))
             return self._failed(_why_it_ended(status))
         if self._last.failed is not None:
             failed = self._last.failed
