@@ -36,6 +36,7 @@ _LOST: Final = 409
 _LAST_WORDS: Final = 8192
 _OUT_OF_MEMORY: Final = (
     b"memoryerror",
+    b"memory alloc",
     b"bad_alloc",
     b"allocate memory",
     b"failed to allocate",
