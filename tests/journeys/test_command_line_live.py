@@ -118,10 +118,30 @@ def _services(yard: Yard) -> None:
     assert [row["revision"] for row in yard.json("revisions", "digits")] == [2, 1]
     assert "revision 3" in yard.run("rollback", "digits", "--to", "1").stdout
     assert yard.json("nodes")[0]["state"]
+    _work(yard, row)
     yard.run("undeploy", "splines")
     yard.run("delete", "digits:1", "--yes", code=1)
     yard.run("delete", "bad:1", "--yes")
     yard.run("archive", "flowers:1", code=1)  # its champion
+
+
+def _work(yard: Yard, row: str) -> None:
+    """Asked later, whole files, and a smaller version; `row` is one row of digits as JSON."""
+    asked = yard.json("predict", "digits", "--data", row, "--async")["id"]
+    assert len(yard.json("result", "digits", asked)["outputs"]["label"]) == 1
+    assert yard.run("result", "digits", asked, "--status").stdout.count("succeeded") == 1
+    rows = yard.platform.directory / "rows.jsonl"
+    rows.write_text((json.dumps(json.loads(row)[0]) + "\n") * 40)
+    assert yard.json("batch", "digits", "--data", str(rows))["result"]["rows"] == 40
+    job = yard.json("batch", "digits", "--data", str(rows), "--no-wait")["id"]
+    assert yard.json("job", job, "--follow")["state"] == "succeeded"
+    assert {each["state"] for each in yard.json("jobs")} == {"succeeded"}
+    assert yard.json("dead-letters") == []
+    sample = yard.platform.directory / "sample.csv"
+    line = ",".join(map(str, json.loads(row)[0])) + "\n"
+    sample.write_text(",".join(f"p{number}" for number in range(64)) + "\n" + line * 40)
+    smaller = yard.json("compress", "digits:1", "--sample", str(sample), "--method", "graph", "--name", "lean")
+    assert smaller["candidates"][0]["state"] == "version"
 
 
 def _governance(yard: Yard) -> None:

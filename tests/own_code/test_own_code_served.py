@@ -63,10 +63,8 @@ def eat(inputs):
     if first == 7:
         np.ones(1 << 29, "u1")
     if first == 8:
-        region = mmap.mmap(-1, 1 << 29)
-        for start in range(0, 1 << 29, 4096):
-            region[start] = 1
-        held.append(region)
+        held.append(np.frombuffer(mmap.mmap(-1, 400 << 20), "u1"))
+        held[-1][:] = 1
 """
 
 
