@@ -154,7 +154,7 @@ def forbidden_address(text: str, *, allow_private: bool) -> str | None:
         return "it is no address of a server"
     is_shared = isinstance(address, ipaddress.IPv4Address) and address in _SHARED
     if not allow_private and (is_shared or not address.is_global):
-        return "it is a private address, which the settings do not allow"
+        return "it is a private address; see upstreams.allow_private, or deferred.webhook_private"
     return None
 
 

@@ -6,7 +6,7 @@ import zlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from modelyard.foundation.http import EdgeLimits, HostPolicy, RouteRule, TrustedProxies
@@ -238,6 +238,7 @@ FIRST = st.sampled_from(
 )
 
 
+@example([(b"GET /echo HTTP/1.1\r\n", []), (b"GET /echo HTTP/1.1\r\n", [b"A: b\n"])])
 @given(st.lists(st.tuples(FIRST, st.lists(LINES, max_size=5)), min_size=1, max_size=12))
 def test_what_is_recalled_is_what_the_strict_reader_says(heads):
     memory = HeadMemory()

@@ -22,6 +22,7 @@ _MOST_HEADS: Final = 512
 _LONGEST_HEAD: Final = 2048
 _FLEETING: Final = frozenset({b"traceparent", b"tracestate", b"x-request-id", b"date"})
 _ORDINARY: Final = (False, True, False, False)  # HTTP/1.1, kept alive, no expectation, no coding
+_END: Final = [b"", b""]
 _FRAME_LINES: Final = 3  # the request line and the two empty ends
 
 Pair = tuple[bytes, bytes]
@@ -51,7 +52,9 @@ def recall_head(raw: bytes, rules: HeadRules, memory: HeadMemory) -> Head:
     lines = raw.split(b"\r\n")
     target = memory.targets.get(lines[0])
     limits = rules.limits
-    if target is None or len(raw) > limits.max_header_bytes or len(lines) - _FRAME_LINES > limits.max_headers:
+    if lines[-2:] != _END or target is None or len(raw) > limits.max_header_bytes:  # no end, or unknown
+        return _read_and_learn(raw, rules, memory)
+    if len(lines) - _FRAME_LINES > limits.max_headers:
         return _read_and_learn(raw, rules, memory)
     known = memory.lines
     pairs = [known.get(line) or _check_line(line, known) for line in lines[1:-2]]
