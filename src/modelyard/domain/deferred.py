@@ -17,11 +17,6 @@ class DeferredState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more becomes of it."""
-        return self in (DeferredState.SUCCEEDED, DeferredState.FAILED, DeferredState.CANCELLED)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeferredRules:

@@ -5,7 +5,9 @@ whose lock is free belonged to a process that is gone: whoever finds it first ta
 Reading needs no lock: every server answers for all of them. For each request there are
 
     ID.request   from its acceptance to its end     ID.tries   a byte for each run that was begun
-    ID.answer    from its end until it is let go    ID.cancel  somebody wants it to end (met by the owner)
+    ID.answer    from its end until it is let go    ID.hook    until its webhook was told
+
+and in one small directory for all of them, which every owner looks at, `cancel/ID`: somebody wants it to end.
 
 Nothing here is asynchronous; calls that change something come from one thread.
 """
@@ -26,12 +28,13 @@ from modelyard.inference.deferred.documents import Accepted, Found, Outcome, pac
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _LOCK: Final = "lock"
 _KEYS: Final = "keys"
+_CANCEL: Final = "cancel"
+_SHARED: Final = (_KEYS, _CANCEL)
 _DRAFT: Final = "new-"
 _BEING_ACCEPTED_S: Final = 10.0
 REQUEST: Final = ".request"
 ANSWER: Final = ".answer"
 TRIES: Final = ".tries"
-CANCEL: Final = ".cancel"
 HOOK: Final = ".hook"
 
 
@@ -50,7 +53,8 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        (root / _KEYS).mkdir(parents=True, exist_ok=True, mode=0o700)
+        for place in (_KEYS, _CANCEL):
+            (root / place).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._locks: dict[Path, int] = {}
         name = os.urandom(8).hex()
         self._own = root / name
@@ -97,9 +101,9 @@ class Spool:
             stream.write(digest)
         return None
 
-    def adopt(self) -> list[Accepted]:
-        """Requests that wait in directories of processes that are gone; from now on they are this one's."""
-        waiting: list[Accepted] = []
+    def adopt(self) -> list[tuple[Accepted, int]]:
+        """Requests that wait in directories of processes that are gone, with their bytes; they are this one's now."""
+        waiting: list[tuple[Accepted, int]] = []
         for directory in self._directories():
             if directory in self._locks or not self._take(directory):
                 continue
@@ -109,10 +113,10 @@ class Spool:
                 continue
             for name in sorted(names):
                 if name.endswith(REQUEST):
-                    accepted = self._waiting(directory / name)
-                    if accepted is not None:
-                        waiting.append(accepted)
-        return sorted(waiting, key=lambda each: each.created_at)
+                    found = self._waiting(directory / name)
+                    if found is not None:
+                        waiting.append(found)
+        return sorted(waiting, key=lambda each: each[0].created_at)
 
     def begin(self, request_id: str) -> tuple[bytes, int]:
         """The body of a request that is to be run now, and which run of it that is, from 1.
@@ -169,25 +173,22 @@ class Spool:
 
     def ask_to_cancel(self, found: Found) -> None:
         """Leave a word for whoever owns the request."""
-        (found.directory / (found.accepted.id + CANCEL)).touch(mode=0o600)
+        (self._root / _CANCEL / found.accepted.id).touch(mode=0o600)
 
     def cancelled(self) -> Iterator[str]:
         """Requests of this process that somebody wants to end."""
-        for directory in self._locks:
-            for name in os.listdir(directory):  # noqa: PTH208  (names are all that is wanted)
-                if name.endswith(CANCEL):
-                    yield name.removesuffix(CANCEL)
+        for name in os.listdir(self._root / _CANCEL):  # noqa: PTH208  (names are all that is wanted)
+            if any((directory / (name + REQUEST)).exists() for directory in self._locks):
+                yield name
 
     def let_go(self, found: Found) -> None:
         """Forget a request that has ended."""
         self._forget(found.directory, found.accepted.id)
 
     def _forget(self, directory: Path, request_id: str) -> None:
-        for ending in (HOOK, ANSWER, REQUEST, TRIES, CANCEL):
-            with suppress(FileNotFoundError):
-                (directory / (request_id + ending)).unlink()
-        with suppress(FileNotFoundError):
-            (self._root / _KEYS / request_id).unlink()
+        own = [directory / (request_id + ending) for ending in (HOOK, ANSWER, REQUEST, TRIES)]
+        for path in (*own, self._root / _CANCEL / request_id, self._root / _KEYS / request_id):
+            path.unlink(missing_ok=True)
 
     def expire(self, before: float) -> int:
         """Forget what ended before a moment; how many."""
@@ -200,29 +201,32 @@ class Spool:
                         count += 1
         return count
 
-    @staticmethod
-    def _take_away(directory: Path, request_id: str) -> None:
+    def _take_away(self, directory: Path, request_id: str) -> None:
         """The request itself goes last: as long as it is there, whoever takes over finds the rest by it."""
-        for ending in (TRIES, CANCEL, REQUEST):
-            with suppress(FileNotFoundError):
-                (directory / (request_id + ending)).unlink()
+        of_it = (
+            directory / (request_id + TRIES),
+            self._root / _CANCEL / request_id,
+            directory / (request_id + REQUEST),
+        )
+        for path in of_it:
+            path.unlink(missing_ok=True)
 
-    def _waiting(self, path: Path) -> Accepted | None:
-        """The request in a file, unless it has its answer: then the process died before it took the request away."""
+    def _waiting(self, path: Path) -> tuple[Accepted, int] | None:
+        """The request in a file and its bytes; none once it has its answer, where only the taking away was missed."""
         request_id = path.name.removesuffix(REQUEST)
         if path.with_name(request_id + ANSWER).exists():
             self._take_away(path.parent, request_id)
             return None
         try:
             with path.open("rb") as stream:
-                return read_head(stream, Accepted)
+                return read_head(stream, Accepted), os.fstat(stream.fileno()).st_size
         except ValueError:  # cut off by a power cut before it was accepted: nobody was told of it
             path.unlink(missing_ok=True)
             return None
 
     def _directories(self) -> list[Path]:
         with os.scandir(self._root) as entries:
-            names = [entry.name for entry in entries if entry.name != _KEYS and not entry.name.startswith(_DRAFT)]
+            names = [each.name for each in entries if each.name not in _SHARED and not each.name.startswith(_DRAFT)]
         return [self._own, *(self._root / name for name in names if name != self._own.name)]
 
     def _of(self, request_id: str) -> Path:

@@ -19,6 +19,7 @@ import msgspec
 
 from modelyard.domain.deferred import MOST_TRIES, DeferredRules, DeferredState
 from modelyard.domain.errors.inference import Overloaded
+from modelyard.foundation.http.wire import NO_HEADERS
 from modelyard.inference.deferred.documents import Accepted, Found, Outcome
 from modelyard.inference.deferred.hooks import write_message
 from modelyard.inference.deferred.kept_reply import KeptAnswer, KeptReply
@@ -84,6 +85,8 @@ class Deferrals:
         self._lines: dict[ServiceKey, _Line] = {}
         self._runs: dict[str, _Run] = {}
         self._sizes: dict[str, int] = {}
+        self._bytes = 0
+        """The sum of the sizes."""
         self._arriving = _Arriving()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="deferred")
@@ -94,9 +97,10 @@ class Deferrals:
         """Take over what others left, end what is to end, forget what is old; until cancelled."""
         ticks = 0
         while True:
-            for accepted in await self._on_disk(self._spool.adopt):
+            for accepted, size in await self._on_disk(self._spool.adopt):
                 _log.info("took over an accepted request", extra={"request_id": accepted.id})
-                self._enter(accepted, size=0)
+                self._remember(accepted.id, size)
+                self._enter(accepted)
             for request_id in await self._on_disk(lambda: list(self._spool.cancelled())):
                 await self._cancel(request_id)
             if ticks % _TICKS_TO_EXPIRE == 0:
@@ -123,13 +127,13 @@ class Deferrals:
             Overloaded: as many wait as may.
         """
         waiting = len(self._sizes)
-        if waiting >= self.rules.most_waiting or sum(self._sizes.values()) + len(body) > self.rules.most_bytes:
+        if waiting >= self.rules.most_waiting or self._bytes + len(body) > self.rules.most_bytes:
             raise Overloaded(
                 f"{waiting} requests wait already to be answered later",
                 hint="send them more slowly; Retry-After says when to try again",
                 retry_after_s=5.0,
             )
-        self._sizes[accepted.id] = len(body)
+        self._remember(accepted.id, len(body))
         future = asyncio.get_running_loop().create_future()
         self._arriving.batch.append((accepted, body))
         self._arriving.done.append(future)
@@ -138,10 +142,10 @@ class Deferrals:
         try:
             await asyncio.shield(future)
         except OSError:
-            self._sizes.pop(accepted.id, None)
+            self._forget(accepted.id)
             raise
         self._measures.happened("accepted", project=accepted.project, service=accepted.service)
-        self._enter(accepted, size=len(body))
+        self._enter(accepted)
 
     async def known(self, request_id: str, digest: str) -> Found | None:
         """The request that came with the same idempotency key, if there is one (`Spool.claim_key`)."""
@@ -168,11 +172,10 @@ class Deferrals:
         run = self._runs.get(found.accepted.id)
         return run.reply is not None if run is not None else found.outcome is None and found.tries > 0
 
-    def _enter(self, accepted: Accepted, *, size: int) -> None:
-        self._sizes[accepted.id] = size
-        self._line(accepted).waiting.append(accepted)
-        self._measures.waiting(len(self._sizes))
-        self._go_on(self._line(accepted))
+    def _enter(self, accepted: Accepted) -> None:
+        line = self._line(accepted)
+        line.waiting.append(accepted)
+        self._go_on(line)
 
     def _line(self, accepted: Accepted) -> _Line:
         return self._lines.setdefault((accepted.project, accepted.service), _Line())
@@ -260,8 +263,13 @@ class Deferrals:
         self._forget(run.accepted.id)
         self._measures.happened(state.value, project=run.accepted.project, service=run.accepted.service)
 
+    def _remember(self, request_id: str, size: int) -> None:
+        self._bytes += size - self._sizes.get(request_id, 0)
+        self._sizes[request_id] = size
+        self._measures.waiting(len(self._sizes))
+
     def _forget(self, request_id: str) -> None:
-        self._sizes.pop(request_id, None)
+        self._bytes -= self._sizes.pop(request_id, 0)
         self._measures.waiting(len(self._sizes))
 
     async def _cancel(self, request_id: str) -> None:
@@ -331,8 +339,6 @@ def _settle(futures: "list[asyncio.Future[None]]", error: Exception | None) -> N
 
 
 def _refusal(status: int, code: str, text: str) -> KeptAnswer:
-    from modelyard.foundation.http.wire import NO_HEADERS
-
     return KeptAnswer(status, msgspec.json.encode({"error": text, "code": code}), "application/json", NO_HEADERS)
 
 

@@ -133,8 +133,7 @@ class DeferredDoor:
         try:
             origin = origin_of(text)
         except InvalidRequest as error:
-            hint = "write http://HOST[:PORT][/PATH] or https://…, without user, query or fragment"
-            raise BadHeader("x-webhook-url is not the address of a webhook", hint=hint) from error
+            raise BadHeader("x-webhook-url is not the address of a webhook", hint=error.hint) from error
         if rules.webhook_ports and origin.port not in rules.webhook_ports:
             ports = ", ".join(map(str, rules.webhook_ports))
             raise BadHeader(f"a webhook may not have the port {origin.port}", hint=f"one of {ports}")
