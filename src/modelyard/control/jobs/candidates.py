@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import String, cast, select, update
 
 from modelyard.control.jobs import store
 from modelyard.control.jobs.tables import jobs
@@ -16,10 +16,17 @@ WAITING: Final = "waiting"
 
 def candidates_waiting(tx: Transaction) -> list[tuple[Job, int]]:
     """Jobs that succeeded, each with the place of a candidate that nobody has taken yet; the oldest first."""
-    query = select(jobs).where(jobs.c.state == JobState.SUCCEEDED.value).order_by(jobs.c.ended_at)
+    query = (
+        select(jobs)
+        .where(
+            jobs.c.state == JobState.SUCCEEDED.value,
+            cast(jobs.c.candidates, String).contains(f'"{WAITING}"'),  # so that settled jobs stay in the database
+        )
+        .order_by(jobs.c.ended_at)
+    )
     return [
         (job, place)
-        for job in (store.read(row) for row in tx.execute(query).mappings() if row["candidates"])
+        for job in (store.read(row) for row in tx.execute(query).mappings())
         for place, each in enumerate(job.candidates)
         if each["state"] == WAITING
     ]
