@@ -196,8 +196,8 @@ class Servers:
         said = os.read(read_fd, 200)
         os.close(read_fd)
         if not said:
-            process.wait(10)
-            pytest.fail(f"{name} did not start: {log.read_text()[-2000:]}")
+            code = process.wait(10)
+            pytest.fail(f"{name} did not start and ended with {code}: {log.read_text()[-2000:]}")
         return process, log
 
     def start(self, routes: RoutingTable | None = None, **config) -> Server:

@@ -358,6 +358,28 @@ def write_certificate(folder, authority, name: str) -> TlsFiles:
     return TlsFiles(certificate=folder / "chain.pem", key=folder / "key.pem")
 
 
+def test_over_tls_one_that_says_nothing_does_not_hold_up_the_accept_queue(tmp_path):
+    authority = trustme.CA()
+    files = write_certificate(tmp_path, authority, "one")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+
+    def ask(plain: socket.socket) -> bytes:
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as client:
+            client.sendall(get("/queued", "Connection: close"))
+            return read_all(client)
+
+    async def main() -> bytes:
+        listener = await serve(Echo(), address=("127.0.0.1", 0), settings=EdgeSettings(limits=SHORT), tls=files)
+        address = ("127.0.0.1", listener.port)
+        with socket.create_connection(address), socket.create_connection(address) as plain:  # unaccepted, as above
+            asking = asyncio.create_task(asyncio.to_thread(ask, plain))
+            await listener.close(5)
+            return await asking
+
+    assert asyncio.run(main()).endswith(b"/queued")
+
+
 @pytest.mark.parametrize("uv", [True, False])
 def test_a_new_certificate_is_taken_up_without_a_restart(uv, start, tmp_path):
     authority = trustme.CA()
@@ -386,3 +408,4 @@ def test_a_new_certificate_is_taken_up_without_a_restart(uv, start, tmp_path):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with edge.connect() as plain, pytest.raises((ssl.SSLError, OSError)):
         old.wrap_socket(plain, server_hostname="127.0.0.1")
+    assert ask()[0].endswith(b"/tls")

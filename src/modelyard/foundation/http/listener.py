@@ -72,10 +72,10 @@ class Listener:
         edge.begin_drain()
         for server in self._servers:
             server.close()
-        await self._accept_rest()
+        started = edge.loop.time()
+        await self._accept_rest(limit)
         for each in self._sockets:
             each.close()
-        started = edge.loop.time()
         while edge.connections and edge.loop.time() - started < limit:
             if edge.loop.time() - started >= min(edge.limits.drain_idle_s, limit / 2):
                 for connection in list(edge.connections):
@@ -128,16 +128,26 @@ class Listener:
             self._tls.reload_if_changed()
             self._tls_timer = self._edge.loop.call_later(_TLS_CHECK_S, self._watch_tls)
 
-    async def _accept_rest(self) -> None:
-        loop = self._edge.loop
+    async def _accept_rest(self, limit_s: float) -> None:
+        """Take what still stands in the accept queues; over TLS side by side, for each has to shake hands first."""
+        waiting: list[socket.socket] = []
         for each in self._sockets:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # until none is left; of a listener that is closed already there is none
                 each.setblocking(False)  # noqa: FBT003  (the socket module's own signature)
                 while True:
-                    client, _ = each.accept()
-                    client.setblocking(False)  # noqa: FBT003  (as above)
-                    context = self._tls.context if self._tls is not None else None
-                    await loop.connect_accepted_socket(self._connection(), client, ssl=context)
+                    waiting.append(each.accept()[0])
+        taken = {asyncio.ensure_future(self._take(client)) for client in waiting}
+        if taken:
+            _, late = await asyncio.wait(taken, timeout=limit_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _take(self, client: socket.socket) -> None:
+        client.setblocking(False)  # noqa: FBT003  (as above)
+        context = self._tls.context if self._tls is not None else None
+        with contextlib.suppress(OSError):  # it went away again, or does not speak TLS
+            await self._edge.loop.connect_accepted_socket(self._connection(), client, ssl=context)
 
     def remember_unix_path(self, path: Path) -> None:
         """Remove `path` when the listener closes."""

@@ -6,6 +6,7 @@ process without which it shall not live.
 
 import argparse
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from typing import Final
 import setproctitle
 
 _PR_SET_PDEATHSIG: Final = 1
+_STDERR: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +50,9 @@ def child_arguments(argv: Sequence[str], *, title: str) -> ChildArguments:
 
 
 def begin_child(title: str, *, tied_to: int | None) -> None:
-    """Take the name that `ps` shows; with `tied_to`, end when that process does."""
+    """Take the name that `ps` shows, leave a trace of a crash; with `tied_to`, end when that process does."""
     setproctitle.setproctitle(title)
+    faulthandler.enable(_STDERR)  # a native library that crashes says at least where it was called
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's: it stops its children in order
     if tied_to is not None:
         _end_with_parent(tied_to)
