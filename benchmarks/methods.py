@@ -1,10 +1,13 @@
-"""python -m benchmarks.methods: what compression makes of networks trained on real data, as a table.
+"""python -m benchmarks.methods [METHOD …]: what compression makes of models trained on real data, as a table.
+
+Networks for the methods that shorten numbers, ensembles of trees for `trees`; all methods where none is named.
 
 Each model is judged on 10,000 rows, drawn with replacement from the held-out half (the sets are smaller than that), so
 the intervals speak of these rows and are narrower than new data would make them. Times are ratios of one thread.
 """
 
 import io
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -13,16 +16,17 @@ from typing import Any
 import joblib
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from modelyard.domain.errors import ModelyardError
+from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS, TREES
 from modelyard.integrations.compressors.compress import Compress
 from modelyard.testing.audited import audited
 
 _ROWS = 10_000
-_METHODS = ("int8", "int8-static", "fp16", "graph")
 
 
 class _Attempt:
@@ -43,7 +47,17 @@ class _Attempt:
         """Only the figures are wanted."""
 
 
-def _models() -> dict[str, tuple[Any, Any, Any]]:
+def _ensembles() -> dict[str, tuple[Any, Any, Any]]:
+    digits, cancer, diabetes = (load(return_X_y=True) for load in (load_digits, load_breast_cancer, load_diabetes))
+    return {
+        "digits, forest of 500": (*digits, RandomForestClassifier(500, random_state=0, n_jobs=2)),
+        "digits, boosted": (*digits, HistGradientBoostingClassifier(max_iter=100, random_state=0)),
+        "breast cancer, forest of 501": (*cancer, RandomForestClassifier(501, random_state=0, n_jobs=2)),
+        "diabetes, forest of 500": (*diabetes, RandomForestRegressor(500, random_state=0, n_jobs=2)),
+    }
+
+
+def _networks() -> dict[str, tuple[Any, Any, Any]]:
     digits, cancer, diabetes = (load(return_X_y=True) for load in (load_digits, load_breast_cancer, load_diabetes))
     return {
         "digits": (digits[0] / 16, digits[1], MLPClassifier((1000, 1000), max_iter=25, random_state=0)),
@@ -60,17 +74,21 @@ def _models() -> dict[str, tuple[Any, Any, Any]]:
     }
 
 
-def main() -> None:
+def main(methods: list[str]) -> None:
     """Print the table."""
+    of_networks = [each for each in methods if each != TREES]
+    models = [(each, of_networks) for each in _networks().items() if of_networks]
+    models += [(each, [TREES]) for each in _ensembles().items() if TREES in methods]
     print("| data | method | size | points lost (95 %) | score before → after | one row | 64 rows |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, (rows, right, model) in _models().items():
-            _compress_all(Path(place) / name.replace(" ", "-"), name, rows, right, model)
+        for number, ((name, given), chosen) in enumerate(models):
+            _compress_all(Path(place) / str(number), name, given, chosen)
 
 
-def _compress_all(place: Path, name: str, rows: Any, right: Any, model: Any) -> None:  # noqa: ANN401
+def _compress_all(place: Path, name: str, given_model: tuple[Any, Any, Any], methods: list[str]) -> None:
+    rows, right, model = given_model
     known, held, of_known, of_held = train_test_split(rows, right, test_size=0.5, random_state=0)
     model.fit(known, of_known)
     stream = io.BytesIO()
@@ -82,7 +100,7 @@ def _compress_all(place: Path, name: str, rows: Any, right: Any, model: Any) -> 
     picked = np.random.default_rng(0).integers(0, len(held), _ROWS)
     sample = place / "sample.npz"
     np.savez(sample, rows=held[picked].astype("f4"), target=of_held[picked])
-    for method in _METHODS:
+    for method in methods:
         attempt = _Attempt(place / method, {"model": given, "sample": sample}, {"method": method, "max_drop": 0.5})
         try:
             print(_row(name, method, dict(Compress().run(attempt))), flush=True)  # type: ignore[arg-type]
@@ -96,8 +114,9 @@ def _row(name: str, method: str, result: dict[str, Any]) -> str:
     scores = f"{drop['before']:.4g} → {drop['after']:.4g}"
     quicker = [f"{times[which]['times_quicker']:.2f} ×" for which in ("one", "batch")]
     kept = f", {len(result['left_out'])} nodes kept" if result["left_out"] else ""
+    kept += f", {result['trees']['after']} of {result['trees']['before']}" if result["trees"] else ""
     return f"| {name} | {method}{kept} | {result['size']['ratio']:.2f} | {lost} | {scores} | {' | '.join(quicker)} |"
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or list(COMPRESSION_METHODS))

@@ -61,6 +61,12 @@ def dumped(model: Any) -> bytes:
 
 
 @pytest.fixture(scope="session")
+def dump() -> Any:
+    """The function that makes the bytes of an upload of a fitted model."""
+    return dumped
+
+
+@pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A network of more than a million weights on handwritten digits, its package, and held-out rows."""
     data, target = load_digits(return_X_y=True)

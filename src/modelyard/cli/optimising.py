@@ -11,6 +11,7 @@ from modelyard.cli.platform import platform_command
 from modelyard.client import Client
 from modelyard.client.working import follow, give_file, require_success, settled, submit
 from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS
 
 
 @click.command(short_help="A smaller form of a model, no worse than you allow.")
@@ -21,10 +22,10 @@ from modelyard.domain.errors.platform import InvalidRequest
 @click.option("--target", help="The column of the sample that holds the right answers; without it, the model's own.")
 @click.option(
     "--method",
-    type=click.Choice(["int8", "int8-static", "fp16", "graph"]),
+    type=click.Choice(COMPRESSION_METHODS),
     default="int8",
     show_default=True,
-    help="8-bit weights; weights and activations; 16-bit numbers; a graph with less in it.",
+    help="8-bit weights; weights and activations; 16-bit numbers; a graph with less in it; fewer trees.",
 )
 @click.option("--max-drop", type=float, default=0.5, show_default=True, help="Points that may be lost.")
 @click.option("--name", help="The model whose version it becomes; without it, the same.")
@@ -77,6 +78,8 @@ def _print_outcome(job: dict[str, Any]) -> None:
     )
     if result["left_out"]:
         click.echo(f"kept   {', '.join(result['left_out'])}, which would have cost too much")
+    if result["trees"]:
+        click.echo(f"trees  {result['trees']['after']} of {result['trees']['before']}")
     for each in job["candidates"]:
         what = f"{each['name']}:{each.get('version', '')}  {each.get('verdict', '')}"
         say(what if each["state"] == "version" else f"the intake refused it: {each.get('reason')}")

@@ -5,15 +5,17 @@ from typing import Final
 from modelyard.domain.access import Verb
 from modelyard.domain.job_kinds.fields import Choice, JobKind, Number, Text
 
+TREES: Final = "trees"
+COMPRESSION_METHODS: Final = ("int8", "int8-static", "fp16", "graph", TREES)
 COMPRESS: Final = JobKind(
     name="compress",
     text="Makes a smaller form of a model, judged on rows of yours, and offers it as a new version.",
     verb=Verb.UPLOAD,
     parameters={
         "method": Choice(
-            text="8-bit weights, 8-bit weights and activations with scales from the sample, 16-bit numbers, or a graph"
-            " with less in it.",
-            choices=("int8", "int8-static", "fp16", "graph"),
+            text="8-bit weights, 8-bit weights and activations with scales from the sample, 16-bit numbers, a graph"
+            " with less in it, or an ensemble with fewer trees.",
+            choices=COMPRESSION_METHODS,
             default="int8",
         ),
         "max_drop": Number(

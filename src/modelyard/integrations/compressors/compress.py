@@ -1,7 +1,8 @@
 """The job `compress`: a smaller form of a version that loses no more than is allowed, and what it gains, measured.
 
 Where 8 bits cost too much, the nodes that cost most stay as they are, one after the other, until the rest is good
-enough: each is judged by itself first. What comes out goes through the same intake as every upload.
+enough: each is judged by itself first. Of an ensemble of trees as few stay as are enough. What comes out goes through
+the same intake as every upload.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,12 @@ from typing import Any, Final
 
 from modelyard.domain.contract import ServingPackage
 from modelyard.domain.errors.platform import InvalidRequest, NotSupported
+from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS, TREES
 from modelyard.foundation.documents import read_package
 from modelyard.integrations.compressors.judging import Drop, Judge, Model, times
-from modelyard.integrations.compressors.onnx_forms import BY_NODE, FORMS, make, named, quantisable
+from modelyard.integrations.compressors.onnx_forms import BY_NODE, make, named, quantisable
 from modelyard.integrations.compressors.sample import Sample, read_sample
+from modelyard.integrations.compressors.trees import Cut, Ensemble, fewest
 from modelyard.ports.job_runner import JobContext
 
 _MOST_JUDGED: Final = 48
@@ -26,9 +29,10 @@ class Compress:
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Light: the method is one that there is, the drop is a number of points."""
-        if parameters.get("method") not in FORMS:
+        if parameters.get("method") not in COMPRESSION_METHODS:
             raise InvalidRequest(
-                "there is no such method", details=[{"field": "parameters.method", "expected": sorted(FORMS)}]
+                "there is no such method",
+                details=[{"field": "parameters.method", "expected": list(COMPRESSION_METHODS)}],
             )
 
     def run(self, job: JobContext) -> Mapping[str, Any]:
@@ -45,7 +49,12 @@ class Compress:
         named(original, source)
         judge = Judge(package.contract, source, sample)
         made = job.directory / "model.onnx"
-        drop, left_out = _within(job, method, source, made, judge=judge, sample=sample, most=most)
+        left_out: Sequence[str] = ()
+        trees: dict[str, Any] = {}
+        if method == TREES:
+            drop, trees = _fewest_trees(job, source, made, judge=judge, most=most)
+        else:
+            drop, left_out = _within(job, method, source, made, judge=judge, sample=sample, most=most)
         job.report(done=0.8, text="measuring", metrics={"drop": drop.points})
         result = {
             "method": method,
@@ -54,6 +63,7 @@ class Compress:
             "size": _sizes(original, made),
             "time": times(judge.original, Model(made), sample),
             "left_out": list(left_out),
+            "trees": trees,
             "seed": job.seed,
             "libraries": {name: version(name) for name in _LIBRARIES},
         }
@@ -89,6 +99,30 @@ def _within(  # noqa: PLR0913  (what one search needs)
         if drop.points <= most:
             return drop, dearest[:count]
     raise _too_much(method, drop, most)
+
+
+def _fewest_trees(
+    job: JobContext, source: Path, made: Path, *, judge: Judge, most: float
+) -> tuple[Drop, dict[str, Any]]:
+    """Write the ensemble with few trees to `made` so that it drops at most `most` points; how many went."""
+    ensemble = Ensemble(source)
+    drops: dict[Cut, Drop] = {}
+
+    def is_enough(cut: Cut) -> bool:
+        job.report(done=0.1 + 0.6 * (1 - cut.rounds / ensemble.rounds), text=f"{ensemble.trees_in(cut)} trees")
+        ensemble.write(made, cut)
+        drops[cut] = judge.drop(made)
+        return drops[cut].points <= most
+
+    enough = list(fewest(ensemble.rounds, is_enough))
+    if not enough:
+        raise _too_much(TREES, next(iter(drops.values())), most)
+    ensemble.write(made, enough[-1])
+    return drops[enough[-1]], {
+        "before": ensemble.trees,
+        "after": ensemble.trees_in(enough[-1]),
+        "rescaled": enough[-1].rescaled,
+    }
 
 
 def _too_much(method: str, drop: Drop, most: float) -> NotSupported:
