@@ -24,27 +24,10 @@ from sklearn.preprocessing import StandardScaler
 from modelyard.domain.errors import ModelyardError
 from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS, TREES
 from modelyard.integrations.compressors.compress import Compress
+from modelyard.testing.attempts import RecordedAttempt
 from modelyard.testing.audited import audited
 
 _ROWS = 10_000
-
-
-class _Attempt:
-    """An attempt without a worker; see `JobContext`."""
-
-    id, kind, seed, attempt = "benchmark", "compress", 0, 1
-
-    def __init__(self, place: Path, inputs: dict[str, Path], parameters: dict[str, Any]) -> None:
-        self.directory = place
-        self.parameters = parameters
-        self.input = inputs.__getitem__
-        place.mkdir(parents=True)
-
-    def report(self, **_: object) -> None:
-        """Nobody looks."""
-
-    def candidate(self, *_: object, **__: object) -> None:
-        """Only the figures are wanted."""
 
 
 def _ensembles() -> dict[str, tuple[Any, Any, Any]]:
@@ -101,7 +84,8 @@ def _compress_all(place: Path, name: str, given_model: tuple[Any, Any, Any], met
     sample = place / "sample.npz"
     np.savez(sample, rows=held[picked].astype("f4"), target=of_held[picked])
     for method in methods:
-        attempt = _Attempt(place / method, {"model": given, "sample": sample}, {"method": method, "max_drop": 0.5})
+        parameters = {"method": method, "max_drop": 0.5}
+        attempt = RecordedAttempt(place / method, parameters, {"model": given, "sample": sample}, kind="compress")
         try:
             print(_row(name, method, dict(Compress().run(attempt))), flush=True)  # type: ignore[arg-type]
         except ModelyardError as error:

@@ -2,7 +2,6 @@
 
 import io
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,44 +13,8 @@ from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from modelyard.domain.errors.platform import NotFound
+from modelyard.testing.attempts import RecordedAttempt
 from modelyard.testing.audited import audited
-
-
-class Attempt:
-    """What a runner is handed, kept for the test to look at: the port's contract over plain directories."""
-
-    def __init__(self, root: Path, parameters: Mapping[str, Any], inputs: Mapping[str, Path]) -> None:
-        self.id, self.kind, self.seed, self.attempt = "j", "compress", 0, 1
-        self.parameters = parameters
-        self.directory = root / "scratch"
-        self.directory.mkdir(parents=True)
-        self.reports: list[float | None] = []
-        self.offered: list[SimpleNamespace] = []
-        self._inputs = inputs
-
-    def input(self, name: str) -> Path:
-        if name not in self._inputs:
-            raise NotFound(name)
-        return self._inputs[name]
-
-    def service(self) -> Any:
-        raise NotFound("no service")
-
-    def report(self, *, done: float | None, text: str = "", metrics: Mapping[str, float] | None = None) -> None:
-        self.reports.append(done)
-
-    def keep(self, name: str, path: Path) -> None:
-        raise AssertionError("nothing is kept")
-
-    def checkpoint(self) -> Path:
-        return self.directory
-
-    def candidate(self, path: Path, **more: Any) -> None:
-        self.offered.append(SimpleNamespace(data=path.read_bytes(), **more))
-
-    def is_cancelled(self) -> bool:
-        return False
 
 
 def dumped(model: Any) -> bytes:
@@ -102,11 +65,13 @@ def diabetes(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def attempt(tmp_path: Path) -> Any:
     """Makes an attempt at `compress` for a model with a sample of its rows."""
 
-    def make(model: SimpleNamespace, *, known: bool = True, sample: Path | None = None, **parameters: Any) -> Attempt:
+    def make(
+        model: SimpleNamespace, *, known: bool = True, sample: Path | None = None, **parameters: Any
+    ) -> RecordedAttempt:
         file = sample or tmp_path / "sample.npz"
         if sample is None:
             np.savez(file, rows=model.rows, **({"target": model.right} if known else {}))
         given = {"max_drop": 0.5, **parameters}
-        return Attempt(tmp_path / "attempt", given, {"model": model.given, "sample": file})
+        return RecordedAttempt(tmp_path / "attempt", given, {"model": model.given, "sample": file}, kind="compress")
 
     return make
