@@ -94,6 +94,7 @@ def main() -> int:
                 time.sleep(max(0.0, due - time.monotonic()))
         except KeyboardInterrupt:
             print("stopping", flush=True)
+            clients.shutdown(wait=False, cancel_futures=True)  # what waits for a turn was not sent
     print(asking.tally())
     for what, count in asking.failed.items():
         print(f"{count} × {what}")

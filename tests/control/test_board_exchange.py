@@ -51,6 +51,18 @@ def test_what_one_says_is_there_at_the_next_turn_once_others_read(plane, clock):
     assert [each.table_revision for each in other.alive()] == [7]
 
 
+def test_a_server_that_comes_is_known_at_the_next_turn_also_to_one_that_was_alone(plane, clock):
+    (one, exchange_one), (other, exchange_other) = plane("one"), plane("other")
+    one.take(report(1))
+    exchange_one.turn()
+    exchange_other.turn()
+    clock.pass_time(seconds=1)
+    other.take(report(1))
+    exchange_other.turn()
+    exchange_one.turn()
+    assert names(one) == ["one/server-0", "other/server-0"]
+
+
 def test_servers_of_a_control_plane_that_ended_fall_silent(plane, clock):
     (one, exchange_one), (other, exchange_other) = plane("one"), plane("other")
     one.take(report(1))

@@ -36,6 +36,7 @@ class BoardExchange:
         self._seen: dict[str, int] = {}
         self._others_at = float("-inf")
         self._written_at = float("-inf")
+        self._written_names: frozenset[str] = frozenset()
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="board-exchange", daemon=True)
@@ -55,7 +56,7 @@ class BoardExchange:
             self._thread.join()
 
     def turn(self) -> None:
-        """Read what is new of the others, and write what is of ours when somebody reads it."""
+        """Read what is new of the others, and write what is of ours when somebody reads it or a server came or went."""
         now = self._clock.monotonic()
         with self._database.read() as tx:
             rows = tx.execute(select(boards).where(boards.c.plane != self._board.plane)).all()
@@ -68,17 +69,20 @@ class BoardExchange:
             for report in from_json(row.reports, tuple[ServerReport, ...]):
                 self._board.take(report)
         is_read = now - self._others_at < _OTHERS_S
-        if now - self._written_at >= (_LEAST_S if is_read else _ALONE_EVERY_S):
-            self._write()
-            self._written_at = now
+        own = self._board.own()
+        names = frozenset(report.server for report in own)
+        if names != self._written_names or now - self._written_at >= (_LEAST_S if is_read else _ALONE_EVERY_S):
+            self._write(own)
+            self._written_at, self._written_names = now, names
 
-    def _write(self) -> None:
+    def _write(self, own: tuple[ServerReport, ...]) -> None:
         with self._database.begin() as tx:
             mine = boards.c.plane == self._board.plane
             number = tx.scalar(select(boards.c.number).where(mine)) or 0
             tx.execute(delete(boards).where(mine))
-            reports = to_json(self._board.own())
-            tx.execute(insert(boards).values(plane=self._board.plane, number=number + 1, at=tx.now, reports=reports))
+            tx.execute(
+                insert(boards).values(plane=self._board.plane, number=number + 1, at=tx.now, reports=to_json(own))
+            )
             if self._board.news_of_own():
                 tx.wake(TOPIC)
 
