@@ -142,6 +142,10 @@ def _work(yard: Yard, row: str) -> None:
     sample.write_text(",".join(f"p{number}" for number in range(64)) + "\n" + line * 40)
     smaller = yard.json("compress", "digits:1", "--sample", str(sample), "--method", "graph", "--name", "lean")
     assert smaller["candidates"][0]["state"] == "version"
+    load = ("--sample", str(sample), "--seconds", "5", "--rate", "100")
+    quick = yard.json("optimise", "digits:1", *load, "--p99", "5s", "--method", "graph", "--runtime", "onnxruntime")
+    assert quick["result"]["chosen"]["meets"] is True
+    assert yard.json("measure", "digits", *load)["result"]["answered"] > 0
 
 
 def _governance(yard: Yard) -> None:

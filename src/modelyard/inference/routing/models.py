@@ -7,6 +7,7 @@ even when their bytes are the same.
 import asyncio
 import gc
 import logging
+import os
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 class ModelKey:
     """One model in memory; `device` as the service asks for it ("auto": as the process is set).
 
-    `memory_bytes` bounds what it may take, `threads` what one run may use of those that the process gives.
+    `memory_bytes` bounds what it may take. `threads` are for one run, at most one a core; None: as the process is set.
     """
 
     project: str
@@ -91,7 +92,7 @@ class ModelShelf:
             with self._places:
                 _require_shared(Path(key.package))
                 device = self.options.device if key.device == "auto" else key.device
-                threads = min(self.options.threads, key.threads or self.options.threads)
+                threads = min(key.threads, os.cpu_count() or 1) if key.threads else self.options.threads
                 options = replace(self.options, device=device, threads=threads)
                 hosted = load_model(Path(key.package), options=options, digest=key.digest)
                 _require_small(hosted, key.memory_bytes)

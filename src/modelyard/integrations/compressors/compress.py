@@ -14,9 +14,9 @@ from modelyard.domain.contract import ServingPackage
 from modelyard.domain.errors.platform import InvalidRequest, NotSupported
 from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS, TREES
 from modelyard.foundation.documents import read_package
+from modelyard.foundation.samples import Sample, read_sample
 from modelyard.integrations.compressors.judging import Drop, Judge, Model, times
 from modelyard.integrations.compressors.onnx_forms import BY_NODE, make, named, quantisable
-from modelyard.integrations.compressors.sample import Sample, read_sample
 from modelyard.integrations.compressors.trees import Cut, Ensemble, fewest
 from modelyard.ports.job_runner import JobContext
 

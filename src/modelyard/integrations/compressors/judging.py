@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelyard.domain.contract import LabelSource, ModelContract, Task
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest, MissingExtra
-from modelyard.integrations.compressors.sample import Sample
+from modelyard.foundation.samples import Sample
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from modelyard.domain.errors.platform import MissingExtra, NotSupported
-from modelyard.integrations.compressors.sample import Sample
+from modelyard.foundation.samples import Sample
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,6 @@ stands in the result once. The result has one row for each row asked, in their o
 
 import json
 import os
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,15 +18,9 @@ from modelyard.domain.errors.platform import InvalidRequest, JobFailed, MissingE
 from modelyard.domain.job_kinds import KINDS
 from modelyard.foundation.durable import sync
 from modelyard.ports.job_runner import JobContext
+from modelyard.processes.jobs.asking import Asking
 
 _FORMATS: Final = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy", ".parquet": "parquet"}
-_PATIENCE_S: Final = 120.0
-_KEY_PATIENCE_S: Final = 15.0
-"""A key that was just made is not known to every server at once."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
-_REQUEST_S: Final = 120.0
-_LATER: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_UNKNOWN_KEY: Final = frozenset({401, 403})
 _BLOCK: Final = 1 << 20
 
 
@@ -43,7 +36,7 @@ class BatchInference:
         data = job.input("data")
         source = Rows(data, form=job.parameters.get("format") or _form(data), chunk=int(job.parameters["chunk_rows"]))
         total = source.count()
-        asking = _Asking(job)
+        asking = _Chunks(job)
         parts = job.checkpoint() / "parts"
         parts.mkdir(exist_ok=True)
         done = again = 0
@@ -161,37 +154,25 @@ class Rows:
         return parquet.ParquetFile(self._path)
 
 
-class _Asking:
-    """Asks the service, again where that may help."""
+class _Chunks(Asking):
+    """Asks for chunks of rows and keeps the answers."""
 
     def __init__(self, job: JobContext) -> None:
-        import httpx
-
-        from modelyard.client.documents import ServiceInfo
-
-        address = job.service()
-        headers = {"authorization": f"Bearer {address.key}"} if address.key else {}
-        self._http = httpx.Client(headers=headers, timeout=_REQUEST_S, trust_env=False, verify=False)  # noqa: S501  (this machine's own listener)
+        super().__init__(job)
         self._version = job.parameters.get("version")
         self._output = job.parameters["output"]
-        document = {"name": job.parameters["service"], "phase": "serving", "url": address.url}
-        self._info = ServiceInfo.read(document)
-        self._began = time.monotonic()
-        self._metadata: dict[str, Any] | None = None
+        self._description: dict[str, Any] | None = None
 
     def ask(self, rows: object, part: Path, first: int) -> None:
         """One chunk, and its answer on the disk."""
         from modelyard.client.predicting import infer_request, read_prediction
 
-        if self._metadata is None:
-            from modelyard.client.predicting import metadata_url
-
-            url = metadata_url(self._info, self._version)
-            self._metadata = self._send("GET", url, "the service's description").json()
-        request = infer_request(self._info, self._metadata, rows, version=self._version)
+        if self._description is None:
+            self._description = self.metadata(self._version)
+        request = infer_request(self.info, self._description, rows, version=self._version)
         what = f"rows from {first + 1} on"
-        answer = self._send("POST", request.url, what, content=request.body, headers=dict(request.headers))
-        frame = read_prediction(answer, self._info).frame()
+        answer = self.send("POST", request.url, what, content=request.body, headers=dict(request.headers))
+        frame = read_prediction(answer, self.info).frame()
         draft = part.with_name(f".{part.name}")
         if self._output == "csv":
             frame.to_csv(draft, index=False)
@@ -200,32 +181,6 @@ class _Asking:
         sync(draft)
         draft.rename(part)
         sync(part.parent)
-
-    def _send(self, method: str, url: str, what: str, **options: Any) -> Any:  # noqa: ANN401  (httpx's own)
-        """The answer, asked for again while the service is busy, away or does not know the key yet.
-
-        Raises:
-            InvalidRequest: the service refuses these rows.
-            JobFailed: it did not answer for long.
-        """
-        import httpx
-
-        end, pause = time.monotonic() + _PATIENCE_S, _FIRST_PAUSE_S
-        while True:
-            try:
-                answer = self._http.request(method, url, **options)
-                status, said = answer.status_code, answer.text[:300] if not answer.is_success else ""
-            except httpx.TransportError as error:
-                status, said = 503, str(error)
-            if status == httpx.codes.OK:
-                return answer
-            young = time.monotonic() - self._began < _KEY_PATIENCE_S
-            if not (status in _LATER or (status in _UNKNOWN_KEY and young)):
-                raise InvalidRequest(f"the service refuses {what}: {quote(said, limit=300)}")
-            if time.monotonic() > end:
-                raise JobFailed(f"the service did not answer {what} for {_PATIENCE_S:g} s: {quote(said, limit=200)}")
-            time.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
 
 def join(parts: list[Path], out: Path, *, with_head: bool) -> None:

@@ -10,5 +10,7 @@ JOB_RUNNERS: Final = Registry[JobRunner](
     builtin={
         "batch-inference": "modelyard.processes.jobs.batch_inference:BatchInference",
         "compress": "modelyard.integrations.compressors.compress:Compress",
+        "measure": "modelyard.processes.jobs.optimising.measure:Measure",
+        "optimise": "modelyard.processes.jobs.optimising.optimise:Optimise",
     },
 )

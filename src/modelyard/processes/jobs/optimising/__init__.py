@@ -1,0 +1,1 @@
+"""Optimisation towards a latency: forms, runtimes, threads and batching measured through real servers under a load."""
