@@ -71,7 +71,7 @@ def _row(name: str, rows: str, found: dict[str, Any]) -> str:
     return (
         f"| {name} | {rows} | {what} | {_span(result['times_cheaper'])} | {chosen['points_lost']:g}"
         f" | {result['default']['p99_ms']['value']:.3g} ms | {low:.3g} to {high:.3g} ms | {p99['value']:.3g} ms"
-        f" | {'held' if check['as_predicted'] else 'did not hold'} |"
+        f" | {'did not hold' if check['prediction'] == 'slower' else 'held'} |"
     )
 
 

@@ -250,10 +250,10 @@ def _print_measure(result: dict[str, Any]) -> None:
         click.echo(f"failed  {result['failed']}: {result['reason']}")
     if result["within_target"] is not None:
         click.echo(f"target  {'kept' if result['within_target'] else 'missed'}")
-    if result["as_predicted"] is not None:
+    if result["prediction"] is not None:
         low, high = result["predicted_ms"]
-        held = "held" if result["as_predicted"] else "did not hold"
-        click.echo(f"promise {held}: {low:.2f} to {high:.2f} ms were predicted")
+        held = "did not hold" if result["prediction"] == "slower" else "held"
+        click.echo(f"promise {held}: {low:.3g} to {high:.3g} ms were predicted")
 
 
 def _settings(point: dict[str, Any]) -> str:

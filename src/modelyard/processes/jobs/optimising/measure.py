@@ -95,9 +95,14 @@ def _document(job: JobContext, rounds: Sequence[Round]) -> dict[str, Any]:
         "rounds": len(answered),
         "predicted_ms": predicted,
         "within_target": None if limit is None else failed == 0 and p99.value <= limit,
-        "as_predicted": None if predicted is None else predicted[0] <= p99.value <= predicted[1],
+        "prediction": None if predicted is None else _prediction(p99.value, *predicted),
         "seed": job.seed,
     }
+
+
+def _prediction(value: float, low: float, high: float) -> str:
+    """How the value lies to what was predicted; a promise is broken by what is slower."""
+    return "slower" if value > high else "quicker" if value < low else "within"
 
 
 def _specs(described: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
