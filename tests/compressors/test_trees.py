@@ -118,3 +118,9 @@ def test_nothing_is_offered_where_even_the_whole_ensemble_costs_too_much(trained
     with pytest.raises(NotSupported, match="and -1 are allowed"):
         Compress().run(job)
     assert job.offered == []
+
+
+def test_a_form_that_the_library_writes_and_nothing_can_open_is_refused_as_that(trained, attempt) -> None:
+    """The 16-bit converter leaves a forest of numbers with types that do not meet."""
+    with pytest.raises(NotSupported, match="cannot be brought into fp16"):
+        Compress().run(attempt(trained("forest of numbers"), method="fp16"))

@@ -18,6 +18,7 @@ QUANTISED: Final = ("MatMul", "Gemm", "Conv")
 """Operators whose weights are taken to 8 bits."""
 _CALIBRATION_ROWS: Final = 512
 _CALIBRATION_BATCH: Final = 64
+_FATAL_ONLY: Final = 4
 
 
 def quantisable(path: Path) -> list[str]:
@@ -115,6 +116,7 @@ def make(form: str, source: Path, target: Path, *, nodes: Sequence[str], sample:
     """
     try:
         FORMS[form](source, target, nodes=nodes, sample=sample)
+        _open(target)  # what a converter writes is not always a model
     except ImportError as error:
         raise MissingExtra(f"{form} needs a package: {error}", hint="pip install onnx onnxruntime") from error
     except Exception as error:
@@ -122,6 +124,14 @@ def make(form: str, source: Path, target: Path, *, nodes: Sequence[str], sample:
             f"this model cannot be brought into {form}: {type(error).__name__}: {error}"[:400],
             hint="try another method",
         ) from error
+
+
+def _open(path: Path) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager
