@@ -60,6 +60,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "Durable work": {
         "batch": ("modelyard.cli.jobs:batch", "Predictions for every row of a file."),
         "compress": ("modelyard.cli.optimising:compress", "A smaller form of a model, no worse than you allow."),
+        "distil": ("modelyard.cli.distilling:distil", "A small model that answers as a larger one does."),
         "jobs": ("modelyard.cli.jobs:jobs", "List jobs."),
         "job": ("modelyard.cli.jobs:job", "One job: look, follow, cancel, retry, fetch."),
         "dead-letters": ("modelyard.cli.jobs:dead_letters", "Jobs that failed for good."),

@@ -10,5 +10,6 @@ JOB_RUNNERS: Final = Registry[JobRunner](
     builtin={
         "batch-inference": "modelyard.processes.jobs.batch_inference:BatchInference",
         "compress": "modelyard.integrations.compressors.compress:Compress",
+        "distil": "modelyard.integrations.distilling.distil:Distil",
     },
 )
