@@ -10,10 +10,20 @@ from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.job_kinds.batch_inference import BATCH_INFERENCE
 from modelyard.domain.job_kinds.compress import COMPRESS
+from modelyard.domain.job_kinds.distil import DISTIL
 from modelyard.domain.job_kinds.fields import Choice, Flag, Items, JobKind, Number, Parameter, Table, Text
 from modelyard.domain.job_kinds.optimise import MEASURE, OPTIMISE
 
-KINDS: Final[Mapping[str, JobKind]] = {kind.name: kind for kind in (BATCH_INFERENCE, COMPRESS, MEASURE, OPTIMISE)}
+KINDS: Final[Mapping[str, JobKind]] = {
+    kind.name: kind
+    for kind in (
+        BATCH_INFERENCE,
+        COMPRESS,
+        DISTIL,
+        MEASURE,
+        OPTIMISE,
+    )
+}
 
 
 def find_kind(name: str, kinds: Mapping[str, JobKind] = KINDS) -> JobKind:

@@ -73,12 +73,15 @@ class Model:
 class Judge:
     """Compares models with the one that `original` is, on one sample."""
 
-    def __init__(self, contract: ModelContract, original: Path, sample: Sample) -> None:
+    def __init__(
+        self, contract: ModelContract, original: Path, sample: Sample, *, before: "Array | None" = None
+    ) -> None:
+        """`before` is what another model answered, one value a row, where that is to be compared with."""
         self._contract = contract
         self._sample = sample
         self.original = Model(original)
         self._is_choice = contract.task is Task.CLASSIFICATION or contract.labelling is not None
-        self._before = self.original.answers(sample, self._read)
+        self._before = self.original.answers(sample, self._read) if before is None else before
         self._right = self._target()
 
     def drop(self, path: Path) -> Drop:

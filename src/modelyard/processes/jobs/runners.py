@@ -12,5 +12,6 @@ JOB_RUNNERS: Final = Registry[JobRunner](
         "compress": "modelyard.integrations.compressors.compress:Compress",
         "measure": "modelyard.processes.jobs.optimising.measure:Measure",
         "optimise": "modelyard.processes.jobs.optimising.optimise:Optimise",
+        "distil": "modelyard.integrations.distilling.distil:Distil",
     },
 )

@@ -1,0 +1,76 @@
+"""`modelyard distil`: a durable job that ends in a small model that answers as a larger one does."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelyard.cli.jobs import print_accepted, tell
+from modelyard.cli.output import json_option, print_json, say
+from modelyard.cli.platform import platform_command
+from modelyard.client import Client
+from modelyard.client.working import follow, give_file, require_success, settled, submit
+from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.domain.job_kinds.distil import AUTO, STUDENTS
+
+
+@click.command(short_help="A small model that answers as a larger one does.")
+@click.argument("model", metavar="NAME[:VERSION]")
+@click.option("--sample", required=True, type=click.Path(path_type=Path), help="Rows: a .csv, .npy or .npz file.")
+@click.option("--target", help="The column of the sample that holds the right answers, to compare accuracy.")
+@click.option(
+    "--student",
+    type=click.Choice((*STUDENTS, AUTO)),
+    default=AUTO,
+    show_default=True,
+    help="What learns; auto tries all and takes the quickest that is good enough.",
+)
+@click.option("--max-disagreement", type=float, default=1.0, show_default=True, help="Points that may differ.")
+@click.option("--generate", type=int, default=20_000, show_default=True, help="Rows to make by mixing the sample's.")
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="Softens the teacher's probabilities.")
+@click.option("--held-out", type=float, default=0.3, show_default=True, help="The part of the sample to judge by.")
+@click.option("--name", help="The model whose version it becomes; without it, the same.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the new version.")
+@json_option
+@platform_command
+def distil(client: Client, *, model: str, sample: Path, wait: bool, as_json: bool, **options: Any) -> int:  # noqa: ANN401
+    """Teach a small model what a version that is served as ONNX answers, and offer it as a new version.
+
+    Example: modelyard distil digits:1 --sample rows.csv --target digit --student network
+    """
+    given, _, version = model.partition(":")
+    if not given or "@" in model:
+        raise InvalidRequest("name a model, or one of its versions", hint="modelyard distil digits:1 …")
+    source = {"model": given, **({"version": version} if version else {})}
+    kept = {key: value for key, value in {**options, "parent": model}.items() if value is not None}
+    job = submit(client, "distil", kept, {"model": source, "sample": give_file(client, sample)})
+    if not wait:
+        print_accepted(job, as_json=as_json)
+        return 0
+    done = settled(client, require_success(follow(client, job["id"], on_progress=tell)))
+    if as_json:
+        print_json(done)
+    else:
+        _print_outcome(done)
+    return 0 if all(each["state"] == "version" for each in done["candidates"]) else 1
+
+
+def _print_outcome(job: dict[str, Any]) -> None:
+    result = job["result"]
+    differs, times = result["disagreement"], result["time"]
+    click.echo(f"student    {result['student']}, {result['size']['after_bytes']} bytes")
+    click.echo(
+        f"differs    {differs['points']:g} points of {differs['measure']}"
+        f" ({differs['low']:g} to {differs['high']:g}, {differs['rows']} held-out rows)"
+    )
+    if result["accuracy"]:
+        click.echo(
+            f"score      {result['accuracy']['before']:.4g} → {result['accuracy']['after']:.4g}"
+            f" ({result['accuracy']['measure']})"
+        )
+    click.echo(
+        f"speed      {times['one']['times_quicker']:g} times for a row, {times['batch']['times_quicker']:g} for a batch"
+    )
+    for each in job["candidates"]:
+        what = f"{each['name']}:{each.get('version', '')}  {each.get('verdict', '')}"
+        say(what if each["state"] == "version" else f"the intake refused it: {each.get('reason')}")

@@ -1,0 +1,1 @@
+"""Distilling: small models that learn from the answers of larger ones, made as jobs."""

@@ -1,0 +1,128 @@
+"""Real teachers and their students: how near, under which contract, and what happens where none is near enough."""
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.svm import LinearSVC
+
+from modelyard.domain.errors.platform import InvalidRequest, NotSupported
+from modelyard.domain.job_kinds import check_job, find_kind
+from modelyard.foundation.documents import read_package, to_json
+from modelyard.integrations.distilling.distil import Distil
+from modelyard.integrations.distilling.lessons import mixed, split
+from modelyard.testing.attempts import RecordedAttempt
+from modelyard.testing.audited import audited
+
+TEACHERS: dict[str, tuple[Any, Any]] = {
+    "cancer": (load_breast_cancer, RandomForestClassifier(60, random_state=0)),
+    "diabetes": (load_diabetes, RandomForestRegressor(60, min_samples_leaf=5, random_state=0)),
+    "digits": (load_digits, RandomForestClassifier(60, random_state=0)),
+    "labels only": (load_breast_cancer, LinearSVC(random_state=0, max_iter=100_000)),
+}
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made: dict[str, SimpleNamespace] = {}
+
+    def make(name: str) -> SimpleNamespace:
+        if name not in made:
+            load, model = TEACHERS[name]
+            rows, target = load(return_X_y=True)
+            if name == "labels only":
+                rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+            stream = io.BytesIO()
+            joblib.dump(model.fit(rows[::2], target[::2]), stream)
+            place = tmp_path_factory.mktemp("teacher")
+            package = audited(place / "audit", {"model.joblib": stream.getvalue()}, name="model")
+            given = place / "given"
+            given.mkdir()
+            (given / "package").symlink_to(package)
+            made[name] = SimpleNamespace(given=given, package=package, rows=rows[1::2], right=target[1::2])
+        return made[name]
+
+    return make
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Any:
+    def make(of: SimpleNamespace, *, known: bool = True, **parameters: Any) -> RecordedAttempt:
+        file = tmp_path / "sample.npz"
+        np.savez(file, rows=of.rows.astype("f4"), **({"target": of.right} if known else {}))
+        filled = check_job(find_kind("distil"), parameters, {"model": {}, "sample": {}})
+        return RecordedAttempt(tmp_path / "attempt", filled, {"model": of.given, "sample": file}, kind="distil")
+
+    return make
+
+
+def public(package: Path) -> Any:
+    contract = read_package(package).contract
+    return to_json([contract.inputs, contract.outputs, contract.labels, contract.task])
+
+
+@pytest.mark.parametrize(
+    ("name", "student", "most"),
+    [
+        ("cancer", "linear", 15.0),
+        ("cancer", "tree", 15.0),
+        ("cancer", "forest", 15.0),
+        ("cancer", "boosted", 15.0),
+        ("digits", "network", 12.0),
+        ("diabetes", "forest", 60.0),
+        ("labels only", "linear", 15.0),
+    ],
+)
+def test_a_student_stands_in_for_its_teacher(teacher, attempt, tmp_path, name, student, most) -> None:
+    of = teacher(name)
+    job = attempt(of, student=student, max_disagreement=most, generate=2000)
+    result = dict(Distil().run(job))
+    assert result["disagreement"]["points"] <= most
+    assert result["disagreement"]["rows"] == result["rows"]["held_out"]
+    assert result["rows"]["given"] + result["rows"]["held_out"] == len(of.rows)
+    assert result["accuracy"]["before"] is not None
+    [offered] = job.offered
+    named = read_package(of.package).contract.labels
+    files = {"model.onnx": offered.data, "config.json": to_json_bytes(offered.config)}
+    if named:
+        files["labels.txt"] = "\n".join(named).encode()
+    again = audited(tmp_path / "again", files, name="student")
+    assert public(again) == public(of.package)
+
+
+def to_json_bytes(document: Any) -> bytes:
+    import json
+
+    return json.dumps(document).encode()
+
+
+def test_auto_takes_the_quickest_that_is_near_enough(teacher, attempt) -> None:
+    result = dict(Distil().run(attempt(teacher("cancer"), max_disagreement=12.0, generate=1000, known=False)))
+    assert len(result["tried"]) >= 5
+    assert result["student"] in [each["student"] for each in result["tried"] if each["disagreement"] <= 12.0]
+    assert result["accuracy"] is None
+
+
+def test_where_no_student_is_near_enough_the_job_says_by_how_much(teacher, attempt) -> None:
+    job = attempt(teacher("digits"), student="linear", max_disagreement=0.1, generate=0)
+    with pytest.raises(NotSupported, match=r"linear, differs by [\d.]+ points .* held-out rows, and 0.1 are allowed"):
+        Distil().run(job)
+    assert job.offered == []
+
+
+def test_equal_rows_stay_on_one_side_and_mixed_ones_in_range() -> None:
+    rows = np.repeat(np.arange(120.0).reshape(-1, 2), 3, axis=0).astype("f4")
+    known, held = split(rows, 0.4, seed=1)
+    assert not {tuple(row) for row in rows[known]} & {tuple(row) for row in rows[held]}
+    made = mixed(rows, 500, seed=1)
+    assert (made >= rows.min(axis=0)).all()
+    assert (made <= rows.max(axis=0)).all()
+    assert (made == np.round(made)).all()
+    with pytest.raises(InvalidRequest, match="too few"):
+        split(rows[:30], 0.3, seed=1)
