@@ -8,7 +8,11 @@ import shutil
 import subprocess
 import sys
 
-PROGRAMS: dict[str, str] = {"strace": "strace"}
+PROGRAMS: dict[str, str] = {
+    "strace": "strace",
+    "redis-server": "redis-server",
+    "rabbitmq-server": "rabbitmq-server",
+}
 """Program that a test starts → Debian package that brings it."""
 
 

@@ -63,6 +63,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "optimise": ("modelyard.cli.latency:optimise", "The cheapest way to serve a model within a latency."),
         "measure": ("modelyard.cli.latency:measure", "What 99 of 100 requests to a service are answered within."),
         "distil": ("modelyard.cli.distilling:distil", "A small model that answers as a larger one does."),
+        "stream": ("modelyard.cli.streaming:stream", "Bind a service to topics of a message broker."),
         "jobs": ("modelyard.cli.jobs:jobs", "List jobs."),
         "job": ("modelyard.cli.jobs:job", "One job: look, follow, cancel, retry, fetch."),
         "dead-letters": ("modelyard.cli.jobs:dead_letters", "Jobs that failed for good."),

@@ -69,7 +69,7 @@ class PostgresServer:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call of the kernel, nothing of Python's)
+                preexec_fn=end_with_parent,  # noqa: PLW1509  (one call of the kernel, nothing of Python's)
                 **self.account,
             )
         end = time.monotonic() + _READY_S
@@ -141,7 +141,7 @@ def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
         )
         if made.returncode != 0:
             raise RuntimeError(made.stderr.decode(errors="replace")[-2000:])
-        server = PostgresServer(programs, folder, _free_port(), account, durable)
+        server = PostgresServer(programs, folder, free_port(), account, durable)
         stack.callback(server.stop)
         server.start()
         yield server
@@ -178,11 +178,13 @@ def _account() -> dict[str, Any]:
     raise PostgresMissing("root needs a user postgres or nobody to start the server as")
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """For `preexec_fn`: what is started ends when the test does."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGQUIT)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody has now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

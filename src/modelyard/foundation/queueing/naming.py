@@ -1,0 +1,82 @@
+"""Names and addresses of queues: what may be one, and how an address is shown without its password."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from modelyard.domain.errors.base import quote as shown
+from modelyard.domain.errors.platform import InvalidRequest
+
+TOPIC_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
+_LONGEST_TOPIC: Final = 150
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueAddress:
+    """Where a broker is. `options` are those of the URL's query; the password is never part of a text."""
+
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+    user: str = ""
+    password: str = field(default="", repr=False)
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        """As it is shown to people."""
+        who = f"{self.user}{':***' if self.password else ''}@" if self.user or self.password else ""
+        return f"{self.scheme}://{who}{self._place}{self.path}"
+
+    def url(self) -> str:
+        """With its password, for the broker's library alone."""
+        word = f":{quote(self.password, safe='')}" if self.password else ""
+        who = f"{quote(self.user, safe='')}{word}@" if self.user or word else ""
+        return f"{self.scheme}://{who}{self._place}{self.path}"
+
+    def option(self, name: str, default: str) -> str:
+        """One of the URL's options."""
+        return dict(self.options).get(name, default)
+
+    @property
+    def _place(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+def read_address(url: str, *, password: str = "") -> QueueAddress:
+    """The parts of a queue's URL; `password` goes before one that is written in it.
+
+    Raises:
+        InvalidRequest: it is no URL of a broker.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidRequest("the url of a queue cannot be read", hint="amqp://USER@HOST:5672/VHOST") from error
+    if not parts.scheme or (not parts.hostname and parts.scheme != "embedded"):
+        raise InvalidRequest("the url of a queue needs a scheme and a host", hint="amqp://USER@HOST:5672/VHOST")
+    return QueueAddress(
+        scheme=parts.scheme.lower(),
+        host=parts.hostname or "",
+        port=port,
+        path=parts.path,
+        user=unquote(parts.username or ""),
+        password=password or unquote(parts.password or ""),
+        options=tuple(parse_qsl(parts.query)),
+    )
+
+
+def check_topic(name: str) -> str:
+    """`name`, if a topic or group may be called so with every broker.
+
+    Raises:
+        InvalidRequest: it may not.
+    """
+    if len(name) > _LONGEST_TOPIC or not re.fullmatch(TOPIC_PATTERN, name):
+        raise InvalidRequest(
+            f"{shown(name)} is no name for a topic", hint=f"1 to {_LONGEST_TOPIC} of A-Z a-z 0-9 _ - with dots between"
+        )
+    return name

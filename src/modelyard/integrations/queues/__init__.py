@@ -1,0 +1,1 @@
+"""Queues: one module a broker."""
