@@ -146,6 +146,14 @@ def _work(yard: Yard, row: str) -> None:
     quick = yard.json("optimise", "digits:1", *load, "--p99", "5s", "--method", "graph", "--runtime", "onnxruntime")
     assert quick["result"]["chosen"]["meets"] is True
     assert yard.json("measure", "digits", *load)["result"]["answered"] > 0
+    many = yard.platform.directory / "many.csv"
+    values = np.random.default_rng(0).integers(0, 17, (200, 64))
+    np.savetxt(many, values, delimiter=",", fmt="%d", header=",".join(f"p{n}" for n in range(64)), comments="")
+    student = ("--student", "tree", "--max-disagreement", "100", "--generate", "100", "--name", "small")
+    assert yard.json("distil", "digits:1", "--sample", str(many), *student)["candidates"][0]["state"] == "version"
+    queue = ("--dir", str(yard.platform.directory / "queue"))
+    yard.run("stream", "send", "asked", "--group", "digits", "--data", str(rows), *queue)
+    assert len(yard.run("stream", "read", "asked", "--group", "digits", *queue).stdout.splitlines()) == 40
 
 
 def _governance(yard: Yard) -> None:
