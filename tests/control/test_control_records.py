@@ -146,6 +146,17 @@ def test_writers_of_many_threads_all_succeed_in_an_order(database):
         assert [event.number for event in events_after(tx, 0)] == list(range(1, 81))
 
 
+def test_the_connection_of_a_unit_of_work_that_outlives_the_end_is_closed_with_it(database):
+    with database.read() as tx:
+        held = tx.connection().connection
+        assert held.is_valid
+        connection = held.driver_connection
+        database.close()
+        assert tx.execute(text("SELECT 1")).scalar() == 1
+    with pytest.raises(Exception, match=r"(?i)closed"):
+        connection.execute("SELECT 1")
+
+
 def test_a_unit_of_work_inside_another_is_a_mistake(database):
     with database.begin(), pytest.raises(RuntimeError), database.begin():
         pass

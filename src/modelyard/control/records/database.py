@@ -16,10 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from modelyard.control.records.engines import WRITER_WAIT_S, open_engine, writing
 from modelyard.control.records.failures import is_lost, translated
@@ -80,6 +81,8 @@ class Database:
         self._next_subscriber = 0
         self._name = secrets.token_hex(8)
         self._notices: Notices | None = None
+        self._is_closed = False
+        event.listen(self._engine, "checkin", self._come_back)
 
     @classmethod
     def at(cls, path: Path, *, clock: Clock | None = None) -> "Database":
@@ -179,10 +182,16 @@ class Database:
         return leave
 
     def close(self) -> None:
-        """Close every connection. Idempotent."""
+        """Close every connection; those of units of work that are not over, when they are. Idempotent."""
+        self._is_closed = True
         if self._notices is not None:
             self._notices.stop()
         self._engine.dispose()
+
+    def _come_back(self, connection: object, record: ConnectionPoolEntry) -> None:
+        """A connection is given back; nobody takes one any more after the end."""
+        if self._is_closed and connection is not None:
+            record.invalidate()
 
     def _opened(self) -> Transaction:
         """A transaction that writes, begun, with the lock of the writers."""
