@@ -5,12 +5,10 @@ from typing import Any
 
 import click
 
-from modelyard.cli.jobs import print_accepted, tell
-from modelyard.cli.output import json_option, print_json, say
+from modelyard.cli.candidates import make_version
+from modelyard.cli.output import json_option
 from modelyard.cli.platform import platform_command
 from modelyard.client import Client
-from modelyard.client.working import follow, give_file, require_success, settled, submit
-from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.job_kinds.distil import AUTO, STUDENTS
 
 
@@ -38,25 +36,10 @@ def distil(client: Client, *, model: str, sample: Path, wait: bool, as_json: boo
 
     Example: modelyard distil digits:1 --sample rows.csv --target digit --student network
     """
-    given, _, version = model.partition(":")
-    if not given or "@" in model:
-        raise InvalidRequest("name a model, or one of its versions", hint="modelyard distil digits:1 …")
-    source = {"model": given, **({"version": version} if version else {})}
-    kept = {key: value for key, value in {**options, "parent": model}.items() if value is not None}
-    job = submit(client, "distil", kept, {"model": source, "sample": give_file(client, sample)})
-    if not wait:
-        print_accepted(job, as_json=as_json)
-        return 0
-    done = settled(client, require_success(follow(client, job["id"], on_progress=tell)))
-    if as_json:
-        print_json(done)
-    else:
-        _print_outcome(done)
-    return 0 if all(each["state"] == "version" for each in done["candidates"]) else 1
+    return make_version(client, "distil", model, sample, options, wait=wait, as_json=as_json, show=_print_outcome)
 
 
-def _print_outcome(job: dict[str, Any]) -> None:
-    result = job["result"]
+def _print_outcome(result: dict[str, Any]) -> None:
     differs, times = result["disagreement"], result["time"]
     click.echo(f"student    {result['student']}, {result['size']['after_bytes']} bytes")
     click.echo(
@@ -71,6 +54,3 @@ def _print_outcome(job: dict[str, Any]) -> None:
     click.echo(
         f"speed      {times['one']['times_quicker']:g} times for a row, {times['batch']['times_quicker']:g} for a batch"
     )
-    for each in job["candidates"]:
-        what = f"{each['name']}:{each.get('version', '')}  {each.get('verdict', '')}"
-        say(what if each["state"] == "version" else f"the intake refused it: {each.get('reason')}")

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import click
 
+from modelyard.cli.candidates import finished, split_model, submit_for
 from modelyard.cli.jobs import print_accepted, tell
 from modelyard.cli.output import json_option, print_json, print_table, say
 from modelyard.cli.platform import platform_command
 from modelyard.client import Client, calls
 from modelyard.client.errors import RemoteError
 from modelyard.client.manifests import merged
-from modelyard.client.working import download, follow, give_file, require_success, settled, submit
+from modelyard.client.working import download, follow, give_file, require_success, submit
 from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS
 from modelyard.domain.job_kinds.optimise import RUNTIMES
@@ -66,15 +67,15 @@ def optimise(client: Client, *, model: str, wait: bool, as_json: bool, **given: 
     modelyard optimise digits:1 --p99 20ms --max-drop 0.5 --sample held-out.csv --target digit
     modelyard optimise digits:1 --p99 20ms --sample held-out.csv --rate 200 --rows 16 --deploy
     """  # noqa: D301  (click reads \b as "keep these lines")
-    name, version = _reference(model)
+    name, version = split_model(model, command="optimise")
     if given["deploy"] and not wait:
         raise InvalidRequest("what is chosen can only be deployed when it is waited for", hint="leave out --no-wait")
     sample = give_file(client, given["sample"])
-    job = _submitted(client, name, version, sample, given)
+    job = submit_for(client, "optimise", name, version, sample, _parameters(client, given))
     if not wait:
         print_accepted(job, as_json=as_json)
         return 0
-    done = settled(client, require_success(follow(client, job["id"], on_progress=tell)))
+    done = finished(client, job)
     if given["out"]:
         download(client, done, given["out"])
     if not as_json:
@@ -120,28 +121,14 @@ def measure(client: Client, *, service: str, sample: Path, as_json: bool, **give
     return 1 if done["result"]["within_target"] is False else 0
 
 
-def _reference(model: str) -> tuple[str, str]:
-    """NAME and, where it is given, VERSION."""
-    name, _, version = model.partition(":")
-    if not name or "@" in model:
-        raise InvalidRequest("name a model, or one of its versions", hint="modelyard optimise digits:1 …")
-    return name, version
-
-
-def _submitted(
-    client: Client, name: str, version: str, sample: dict[str, str], given: Mapping[str, Any]
-) -> dict[str, Any]:
-    parameters = {
+def _parameters(client: Client, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "p99_ms": given["p99"],
         "servers": _servers(client),
         "methods": list(given["methods"]) or None,
         "runtimes": list(given["runtimes"]) or None,
-        "parent": f"{name}:{version}" if version else name,
         **{key: given[key] for key in ("max_drop", "target", "rate", "rows", "seconds", "name")},
     }
-    source = {"model": name, **({"version": version} if version else {})}
-    kept = {key: value for key, value in parameters.items() if value is not None}
-    return submit(client, "optimise", kept, {"model": source, "sample": sample})
 
 
 def _servers(client: Client) -> int | None:

@@ -5,12 +5,10 @@ from typing import Any
 
 import click
 
-from modelyard.cli.jobs import print_accepted, tell
-from modelyard.cli.output import json_option, print_json, say
+from modelyard.cli.candidates import make_version
+from modelyard.cli.output import json_option
 from modelyard.cli.platform import platform_command
 from modelyard.client import Client
-from modelyard.client.working import follow, give_file, require_success, settled, submit
-from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS
 
 
@@ -48,27 +46,11 @@ def compress(  # noqa: PLR0913  (the command line's options)
 
     Example: modelyard compress digits:1 --sample held-out.csv --target digit --max-drop 0.5
     """
-    given, _, version = model.partition(":")
-    if not given or "@" in model:
-        raise InvalidRequest("name a model, or one of its versions", hint="modelyard compress digits:1 …")
-    source = {"model": given, **({"version": version} if version else {})}
-    parameters = {"method": method, "max_drop": max_drop, "target": target, "name": name, "parent": model}
-    kept = {key: value for key, value in parameters.items() if value is not None}
-    inputs = {"model": source, "sample": give_file(client, sample)}
-    job = submit(client, "compress", kept, inputs)
-    if not wait:
-        print_accepted(job, as_json=as_json)
-        return 0
-    done = settled(client, require_success(follow(client, job["id"], on_progress=tell)))
-    if as_json:
-        print_json(done)
-    else:
-        _print_outcome(done)
-    return 0 if all(each["state"] == "version" for each in done["candidates"]) else 1
+    parameters = {"method": method, "max_drop": max_drop, "target": target, "name": name}
+    return make_version(client, "compress", model, sample, parameters, wait=wait, as_json=as_json, show=_print_outcome)
 
 
-def _print_outcome(job: dict[str, Any]) -> None:
-    result = job["result"]
+def _print_outcome(result: dict[str, Any]) -> None:
     drop, size, times = result["drop"], result["size"], result["time"]
     interval = f"{drop['low']:g} to {drop['high']:g}, {drop['rows']} rows"
     click.echo(f"size   {size['ratio']:.2f} of the original ({size['after_bytes']} bytes)")
@@ -80,6 +62,3 @@ def _print_outcome(job: dict[str, Any]) -> None:
         click.echo(f"kept   {', '.join(result['left_out'])}, which would have cost too much")
     if result["trees"]:
         click.echo(f"trees  {result['trees']['after']} of {result['trees']['before']}")
-    for each in job["candidates"]:
-        what = f"{each['name']}:{each.get('version', '')}  {each.get('verdict', '')}"
-        say(what if each["state"] == "version" else f"the intake refused it: {each.get('reason')}")
