@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from modelyard.domain.errors.platform import Unavailable
-from modelyard.ports.queue import ATTEMPTS_HEADER, ORIGIN_HEADER, REASON_HEADER, Delivery, Message
+from modelyard.ports.queue import (
+    ATTEMPTS_HEADER,
+    DEAD_GROUP,
+    ORIGIN_HEADER,
+    REASON_HEADER,
+    Delivery,
+    Message,
+    MessageQueue,
+    dead_topic,
+)
 
 _FETCH_WAIT_S: Final = 1.0
 _LONGEST_REASON: Final = 500
@@ -265,6 +274,28 @@ class KeyedSubscription:
     def _ring(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+async def follow(
+    queue: MessageQueue,
+    topic: str,
+    group: str,
+    *,
+    prefetch: int,
+    most_attempts: int,
+    feed: Callable[[], Awaitable[Feed]],
+) -> KeyedSubscription:
+    """A member of the group, over what `feed` makes once the topic, the group and its dead letters are there."""
+    dead = dead_topic(topic, group)
+    await queue.ensure(topic, group)
+    await queue.ensure(dead, DEAD_GROUP)
+    return KeyedSubscription(
+        await feed(),
+        source=f"{topic}/{group}",
+        prefetch=prefetch,
+        most_attempts=most_attempts,
+        bury=lambda message: queue.publish(dead, [message]),
+    ).start()
 
 
 def one_line(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from modelyard.domain.errors.base import quote as shown
-from modelyard.domain.errors.platform import InvalidRequest
+from modelyard.domain.errors.platform import InvalidRequest, Unavailable
 
 TOPIC_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
 _LONGEST_TOPIC: Final = 150
@@ -80,3 +80,13 @@ def check_topic(name: str) -> str:
             f"{shown(name)} is no name for a topic", hint=f"1 to {_LONGEST_TOPIC} of A-Z a-z 0-9 _ - with dots between"
         )
     return name
+
+
+def not_let_in(address: QueueAddress) -> Unavailable:
+    """The broker does not take who we say we are."""
+    return Unavailable(f"{address} does not take the user or password", hint="look at the queue's settings")
+
+
+def no_answer(address: QueueAddress, error: BaseException, *, hint: str = "is the broker running?") -> Unavailable:
+    """The broker was not reached, or was lost; only the kind of error is told, for its words may hold the password."""
+    return Unavailable(f"{address} does not answer ({type(error).__name__})", hint=hint)

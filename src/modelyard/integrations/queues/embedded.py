@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from modelyard.domain.errors.platform import Unavailable
-from modelyard.foundation.queueing import Fetched, KeyedSubscription, QueueAddress, check_topic
-from modelyard.ports.queue import DEAD_GROUP, Message, dead_topic
+from modelyard.foundation.queueing import Fetched, KeyedSubscription, QueueAddress, check_topic, follow
+from modelyard.ports.queue import Message
 
 T = TypeVar("T")
 _BUSY_S: Final = 30.0
@@ -64,17 +64,11 @@ class EmbeddedQueue:
     ) -> KeyedSubscription:
         """See the port."""
         del member  # the lock falls with its process
-        dead = dead_topic(topic, group)
-        await self.ensure(topic, group)
-        await self.ensure(dead, DEAD_GROUP)
-        feed = _Feed(self._open(), topic, group, lock=self._directory / f"{topic}+{group}.lock")
-        return KeyedSubscription(
-            feed,
-            source=f"{topic}/{group}",
-            prefetch=prefetch,
-            most_attempts=most_attempts,
-            bury=lambda message: self.publish(dead, [message]),
-        ).start()
+
+        async def feed() -> _Feed:
+            return _Feed(self._open(), topic, group, lock=self._directory / f"{topic}+{group}.lock")
+
+        return await follow(self, topic, group, prefetch=prefetch, most_attempts=most_attempts, feed=feed)
 
     async def close(self) -> None:
         """See the port."""

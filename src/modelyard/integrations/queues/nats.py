@@ -14,8 +14,16 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from modelyard.domain.errors.platform import MissingExtra, Unavailable
-from modelyard.foundation.queueing import Fetched, KeyedSubscription, QueueAddress, check_topic
-from modelyard.ports.queue import DEAD_GROUP, Message, dead_topic
+from modelyard.foundation.queueing import (
+    Fetched,
+    KeyedSubscription,
+    QueueAddress,
+    check_topic,
+    follow,
+    no_answer,
+    not_let_in,
+)
+from modelyard.ports.queue import Message
 
 _ACK_WAIT_S: Final = 6.0
 _LEASE_S: Final = 10.0
@@ -78,22 +86,16 @@ class NatsQueue:
         self, topic: str, group: str, *, member: str, prefetch: int, most_attempts: int
     ) -> KeyedSubscription:
         """See the port."""
-        dead = dead_topic(topic, group)
-        await self.ensure(topic, group)
-        await self.ensure(dead, DEAD_GROUP)
-        async with _answering(self._address):
-            js = await self._open()
-            stream = await self._stream(js, topic)
-            bucket = await _bucket(js)
-            pulling = await js.pull_subscribe_bind(durable=_name(group), stream=stream)
-        feed = _Feed(js, self._address, pulling, bucket, at=(stream, _name(group)), member=member)
-        return KeyedSubscription(
-            feed,
-            source=f"{topic}/{group}",
-            prefetch=prefetch,
-            most_attempts=most_attempts,
-            bury=lambda message: self.publish(dead, [message]),
-        ).start()
+
+        async def feed() -> _Feed:
+            async with _answering(self._address):
+                js = await self._open()
+                stream = await self._stream(js, topic)
+                bucket = await _bucket(js)
+                pulling = await js.pull_subscribe_bind(durable=_name(group), stream=stream)
+            return _Feed(js, self._address, pulling, bucket, at=(stream, _name(group)), member=member)
+
+        return await follow(self, topic, group, prefetch=prefetch, most_attempts=most_attempts, feed=feed)
 
     async def close(self) -> None:
         """See the port."""
@@ -267,11 +269,6 @@ async def _answering(address: QueueAddress) -> AsyncIterator[None]:
     try:
         yield
     except AuthorizationError as error:
-        raise Unavailable(
-            f"{address} does not take the user or password", hint="look at the queue's settings"
-        ) from error
+        raise not_let_in(address) from error
     except (Error, StreamError, OSError, TimeoutError) as error:
-        said = type(error).__name__
-        raise Unavailable(
-            f"{address} does not answer ({said})", hint="is the broker running, with JetStream?"
-        ) from error
+        raise no_answer(address, error, hint="is the broker running, with JetStream?") from error

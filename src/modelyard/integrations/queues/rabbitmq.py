@@ -16,8 +16,16 @@ from uuid import uuid4
 
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import MissingExtra, NotFound, Unavailable
-from modelyard.foundation.queueing import Fetched, KeyedSubscription, QueueAddress, check_topic
-from modelyard.ports.queue import DEAD_GROUP, Message, dead_topic
+from modelyard.foundation.queueing import (
+    Fetched,
+    KeyedSubscription,
+    QueueAddress,
+    check_topic,
+    follow,
+    no_answer,
+    not_let_in,
+)
+from modelyard.ports.queue import Message
 
 _PATIENCE_S: Final = 10.0
 _HEARTBEAT_S: Final = 10
@@ -84,21 +92,16 @@ class RabbitQueue:
     ) -> KeyedSubscription:
         """See the port."""
         del member  # the broker ends what a dead connection had in hand
-        dead = dead_topic(topic, group)
-        await self.ensure(topic, group)
-        await self.ensure(dead, DEAD_GROUP)
-        async with self._answering():
-            channel = await self._connection.channel(publisher_confirms=False)
-            await channel.set_qos(prefetch_count=prefetch)
-            feed = _Feed(self, channel, await _declare(channel, topic, group))
-            await feed.start()
-        return KeyedSubscription(
-            feed,
-            source=f"{topic}/{group}",
-            prefetch=prefetch,
-            most_attempts=most_attempts,
-            bury=lambda message: self.publish(dead, [message]),
-        ).start()
+
+        async def feed() -> _Feed:
+            async with self._answering():
+                channel = await self._connection.channel(publisher_confirms=False)
+                await channel.set_qos(prefetch_count=prefetch)
+                made = _Feed(self, channel, await _declare(channel, topic, group))
+                await made.start()
+            return made
+
+        return await follow(self, topic, group, prefetch=prefetch, most_attempts=most_attempts, feed=feed)
 
     async def close(self) -> None:
         """See the port."""
@@ -111,13 +114,10 @@ class RabbitQueue:
         try:
             yield
         except ProbableAuthenticationError as error:
-            raise Unavailable(
-                f"{self._address} does not take the user or password", hint="look at the queue's settings"
-            ) from error
+            raise not_let_in(self._address) from error
         except (AMQPError, OSError, TimeoutError, asyncio.InvalidStateError, RuntimeError) as error:
             await self._drop()
-            said = type(error).__name__
-            raise Unavailable(f"{self._address} does not answer ({said})", hint="is the broker running?") from error
+            raise no_answer(self._address, error) from error
 
     async def _open(self) -> Any:  # noqa: ANN401  (the library's own)
         import aio_pika

@@ -14,8 +14,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from modelyard.domain.errors.platform import MissingExtra, NotSupported, Unavailable
-from modelyard.foundation.queueing import Fetched, KeyedSubscription, QueueAddress, check_topic
-from modelyard.ports.queue import DEAD_GROUP, Message, dead_topic
+from modelyard.foundation.queueing import (
+    Fetched,
+    KeyedSubscription,
+    QueueAddress,
+    check_topic,
+    follow,
+    no_answer,
+    not_let_in,
+)
+from modelyard.ports.queue import Message
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -79,16 +87,11 @@ class RedisQueue:
         self, topic: str, group: str, *, member: str, prefetch: int, most_attempts: int
     ) -> KeyedSubscription:
         """See the port."""
-        dead = dead_topic(topic, group)
-        await self.ensure(topic, group)
-        await self.ensure(dead, DEAD_GROUP)
-        return KeyedSubscription(
-            _Feed(self._redis, self._address, topic, group, member=member),
-            source=f"{topic}/{group}",
-            prefetch=prefetch,
-            most_attempts=most_attempts,
-            bury=lambda message: self.publish(dead, [message]),
-        ).start()
+
+        async def feed() -> _Feed:
+            return _Feed(self._redis, self._address, topic, group, member=member)
+
+        return await follow(self, topic, group, prefetch=prefetch, most_attempts=most_attempts, feed=feed)
 
     async def close(self) -> None:
         """See the port."""
@@ -221,14 +224,10 @@ async def _answering(address: QueueAddress) -> AsyncIterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        raise Unavailable(
-            f"{address} does not take the user or password", hint="look at the queue's settings"
-        ) from error
+        raise not_let_in(address) from error
     except ResponseError as error:
         if "unknown command" in str(error):
             raise NotSupported(f"{address} is too old", hint="Redis 6.2 or newer has what is needed") from error
         raise Unavailable(f"{address} refuses: {error}", hint="look at the server") from error
     except (RedisError, OSError) as error:
-        raise Unavailable(
-            f"{address} does not answer ({type(error).__name__})", hint="is the broker running?"
-        ) from error
+        raise no_answer(address, error) from error
