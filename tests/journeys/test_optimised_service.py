@@ -66,7 +66,7 @@ def test_what_is_chosen_is_deployed_with_its_settings_and_measured_in_service(ya
         version = "2" if chosen["form"] == "trees" else "1"
         assert service.info.document["version"] == version
         assert manifest["spec"]["resources"]["cpu"] == chosen["threads"]
-        batching = manifest["spec"].get("batching", {"max_size": 64, "max_wait_ms": 0.0})
+        batching = {"max_size": 64, "max_wait_ms": 0.0, **manifest["spec"].get("batching", {})}  # defaults are left out
         assert batching == {"max_size": chosen["max_batch_size"], "max_wait_ms": chosen["max_wait_ms"]}
         table = pd.read_csv(yard.directory / "held.csv")
         answers = service.predict(table.drop(columns="digit").to_numpy("f4"))["label"]
