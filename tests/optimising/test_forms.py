@@ -9,20 +9,20 @@ from modelyard.foundation.documents import read_package
 from modelyard.foundation.samples import read_sample
 from modelyard.inference.hosting import load_model
 from modelyard.ports.runtime import LoadOptions
-from modelyard.processes.jobs.optimising.forms import FormMaker
+from modelyard.processes.jobs.optimising.forms import FormMaker, package_of
 from modelyard.testing.audited import audited
 
 
 @pytest.mark.slow
 def test_the_form_of_another_runtime_passes_the_audit_with_the_same_contract_and_answers(attempt, network, tmp_path):
     job = attempt(network)
-    package = FormMaker.package_of(job)
+    package = package_of(job)
     sample = read_sample(job.input("sample"), package.contract.inputs, target=None)
-    forms = FormMaker(job, sample).make((), ("onnxruntime", "openvino"), tell=lambda _, __: None)
+    forms = FormMaker(job, package, sample).make((), ("onnxruntime", "openvino"), tell=lambda _, __: None)
     original, converted = forms.made
     assert (converted.runtime, converted.points) == ("openvino", 0)
     files = {path.name: path.read_bytes() for path in converted.upload.iterdir()}
-    labels = {"labels.json": json.dumps(converted.labels).encode()}
+    labels = {"labels.json": json.dumps(converted.package.contract.label_file()).encode()}
     made = audited(tmp_path / "audit", {**files, **labels}, name="digits")
     found = read_package(made)
     assert found.runtime == "openvino"

@@ -76,6 +76,10 @@ class ModelContract:
     labelling: Labelling | None = None
     max_batch_size: int = 1
 
+    def label_file(self) -> dict[str, str] | None:
+        """The labels as `labels.json` of a bundle holds them, by position; None where there are none."""
+        return {str(index): label for index, label in enumerate(self.labels)} or None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Golden:

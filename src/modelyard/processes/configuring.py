@@ -1,11 +1,13 @@
-"""Write the configuration of a supervised program, and name what it listens to: shared by `up` and `serve`."""
+"""Write the configuration of a supervised program, and name what it listens to: shared by `up`, `serve` and jobs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from modelyard.domain.routing import RoutingTable, ServiceRoute
+from modelyard.foundation.documents import to_json
 from modelyard.foundation.supervision import ChildSpec
 from modelyard.processes.edge_rules import Exposure
 
@@ -54,3 +56,23 @@ def child(  # noqa: PLR0913  (one parameter a fact of the child)
         facts=facts or {},
         memory_bytes=memory_bytes,
     )
+
+
+def static_servers(
+    services: Sequence[ServiceRoute], *, servers: int, fds: tuple[int, ...], place: Path, config: Mapping[str, Any]
+) -> list[ChildSpec]:
+    """Model servers that hold these services and follow nobody; their table, figures and settings lie in `place`.
+
+    `fds` are the sockets that they inherit; `config` is the rest of a `ServerConfig`.
+    """
+    table, metrics = place / "table.json", place / "metrics"
+    metrics.mkdir(parents=True, exist_ok=True)
+    table.write_bytes(to_json(RoutingTable(revision=1, services=tuple(services))))
+    shared: dict[str, Any] = {
+        "table": {"static": str(table)},
+        "metrics": str(metrics),
+        "log_level": "warning",
+        **config,
+    }
+    configs = [{"id": f"model-server-{index}", "index": index, **shared} for index in range(servers)]
+    return [child(each["id"], "model_server", each, place=place, fds=fds) for each in configs]

@@ -1,8 +1,10 @@
 """Optimisation towards a latency, and the check in service of what it promised."""
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from modelyard.domain.access import Verb
+from modelyard.domain.errors.base import Detail
 from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS
 from modelyard.domain.job_kinds.fields import Choice, Items, JobKind, Number, Parameter, Text
 
@@ -12,6 +14,14 @@ _LOAD: Final[dict[str, Parameter]] = {
     "rate": Number(text="Requests a second, which arrive by chance.", low=0.1, high=100_000, default=50.0),
     "rows": Number(text="Rows of one request.", low=1, high=4096, default=1, whole=True),
 }
+
+
+def _two_ends(parameters: Mapping[str, Any]) -> Sequence[Detail]:
+    if len(parameters.get("predicted_ms", ("low", "high"))) == 2:  # noqa: PLR2004  (the two ends)
+        return ()
+    return [{"field": "parameters.predicted_ms", "expected": "two ends: the lowest and the highest, in ms"}]
+
+
 OPTIMISE: Final = JobKind(
     name="optimise",
     text="Finds the cheapest way to serve a model within a latency and an accuracy, measured through real servers.",
@@ -69,4 +79,5 @@ MEASURE: Final = JobKind(
     },
     inputs=("sample",),
     network=True,
+    more=_two_ends,
 )

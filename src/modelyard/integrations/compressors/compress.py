@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from modelyard.domain.contract import ServingPackage
 from modelyard.domain.errors.platform import InvalidRequest, NotSupported
 from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS, TREES
 from modelyard.foundation.documents import read_package
@@ -68,7 +67,9 @@ class Compress:
             "libraries": {name: version(name) for name in _LIBRARIES},
         }
         name = str(job.parameters.get("name") or package.name)
-        job.candidate(made, name=name, labels=_labels(package), config=None, parent=job.parameters.get("parent"))
+        job.candidate(
+            made, name=name, labels=package.contract.label_file(), config=None, parent=job.parameters.get("parent")
+        )
         return result
 
 
@@ -135,7 +136,3 @@ def _too_much(method: str, drop: Drop, most: float) -> NotSupported:
 def _sizes(before: Path, after: Path) -> dict[str, Any]:
     sizes = before.stat().st_size, after.stat().st_size
     return {"before_bytes": sizes[0], "after_bytes": sizes[1], "ratio": round(sizes[1] / sizes[0], 4)}
-
-
-def _labels(package: ServingPackage) -> dict[str, str] | None:
-    return {str(index): label for index, label in enumerate(package.contract.labels)} or None

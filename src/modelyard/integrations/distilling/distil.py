@@ -74,10 +74,13 @@ class Distil:
         if held.target is not None:
             scores = Judge(head.contract(contract), original, held, before=before).drop(best.path).document()
         sizes = original.stat().st_size, best.path.stat().st_size
-        labels = {str(index): label for index, label in enumerate(contract.labels)} or None
         name = str(wish.get("name") or package.name)
         job.candidate(
-            best.path, name=name, labels=labels, config={"task": contract.task.value}, parent=wish.get("parent")
+            best.path,
+            name=name,
+            labels=contract.label_file(),
+            config={"task": contract.task.value},
+            parent=wish.get("parent"),
         )
         return {
             "student": best.text,

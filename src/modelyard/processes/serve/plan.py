@@ -1,13 +1,12 @@
 """What `serve` starts: a static routing table, the model servers, and an isolated worker where the model needs one."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from modelyard.domain.contract import Isolation, ServingPackage
-from modelyard.domain.routing import Backend, RoutingTable, ServiceRoute
-from modelyard.foundation.documents import to_json
+from modelyard.domain.routing import Backend, ServiceRoute
 from modelyard.foundation.supervision import ChildSpec
-from modelyard.processes.configuring import child, edge_config
+from modelyard.processes.configuring import child, edge_config, static_servers
 from modelyard.processes.edge_rules import Exposure
 
 
@@ -59,27 +58,6 @@ def plan(
             ),
         ),
     )
-    table = place / "table.json"
-    table.write_bytes(to_json(RoutingTable(revision=1, services=(route,))))
-    shared: dict[str, Any] = {
-        "table": {"static": str(table)},
-        "fds": [fds.http],
-        "grpc_fds": [fds.grpc],
-        "metrics": str(place / "metrics"),
-        "log_level": "warning",
-        **edge_config(exposure),
-    }
-    (place / "metrics").mkdir(exist_ok=True)
-    return (
-        *workers,
-        *(
-            child(
-                f"model-server-{index}",
-                "model_server",
-                {"id": f"model-server-{index}", "index": index, **shared},
-                place=place,
-                fds=tuple(fds),
-            )
-            for index in range(placement.servers)
-        ),
-    )
+    listening = {"fds": [fds.http], "grpc_fds": [fds.grpc], **edge_config(exposure)}
+    servers = static_servers([route], servers=placement.servers, fds=tuple(fds), place=place, config=listening)
+    return (*workers, *servers)

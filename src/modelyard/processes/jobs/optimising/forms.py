@@ -42,46 +42,46 @@ class Forms:
         self.left_out.append({"form": name, "runtime": runtime, "reason": str(error)})
 
 
+def package_of(job: JobContext) -> ServingPackage:
+    """What the model that the job was given is served from.
+
+    Raises:
+        NotSupported: it is not served as ONNX from the listening process, or takes no rows.
+    """
+    package = read_package(job.input("model") / "package")
+    if package.runtime != _ONNX or package.isolation is not Isolation.SHARED:
+        raise NotSupported(
+            f"this is for models that are served as ONNX by the model servers, and this one is {package.format}",
+            hint="export it to ONNX and upload that",
+        )
+    if package.contract.max_batch_size == 0:
+        raise NotSupported(
+            "this model has no batch axis, so rows of a sample cannot be asked of it",
+            hint="export it with a first axis of any size",
+        )
+    return package
+
+
 class FormMaker:
     """Makes the forms of the model that a job was given."""
 
-    def __init__(self, job: JobContext, sample: Sample) -> None:
+    def __init__(self, job: JobContext, package: ServingPackage, sample: Sample) -> None:
+        """`package` is that of `package_of`."""
         self._job = job
+        self._package = package
         self._sample = sample
         self._most = float(job.parameters["max_drop"])
-        self._given = job.input("model")
-        self.package = self.package_of(job)
-
-    @staticmethod
-    def package_of(job: JobContext) -> ServingPackage:
-        """What the model that the job was given is served from.
-
-        Raises:
-            NotSupported: it is not served as ONNX from the listening process, or takes no rows.
-        """
-        package = read_package(job.input("model") / "package")
-        if package.runtime != _ONNX or package.isolation is not Isolation.SHARED:
-            raise NotSupported(
-                f"this is for models that are served as ONNX by the model servers, and this one is {package.format}",
-                hint="export it to ONNX and upload that",
-            )
-        if package.contract.max_batch_size == 0:
-            raise NotSupported(
-                "this model has no batch axis, so rows of a sample cannot be asked of it",
-                hint="export it with a first axis of any size",
-            )
-        return package
 
     def make(self, methods: Sequence[str], runtimes: Sequence[str], *, tell: Callable[[float, str], None]) -> Forms:
         """All forms that lose no more than is allowed; `tell` hears how far it is and with what."""
-        forms, place = Forms(), self._given / "package"
-        entry = place / self.package.entry
+        forms, place = Forms(), self._job.input("model") / "package"
+        entry = place / self._package.entry
         forms.made.append(
             Form(
                 name=AS_IT_IS,
                 runtime=_ONNX,
                 directory=place,
-                package=self.package,
+                package=self._package,
                 size_bytes=entry.stat().st_size,
                 points=0.0,
             )
@@ -106,9 +106,8 @@ class FormMaker:
     def _compressed(self, method: str) -> Form:
         sub = _Within(self._job, method, self._job.directory / method)
         result = JOB_RUNNERS.get("compress")().run(sub)
-        made = sub.made
-        directory, entry = made.path.parent, made.path
-        package = _package(directory, self.package, runtime=_ONNX, files={entry.name: entry})
+        directory, entry = sub.made.parent, sub.made
+        package = _package(directory, self._package, runtime=_ONNX, files={entry.name: entry})
         return Form(
             name=method,
             runtime=_ONNX,
@@ -118,7 +117,6 @@ class FormMaker:
             points=max(0.0, float(result["drop"]["points"])),
             drop=result["drop"],
             upload=entry,
-            labels=made.labels,
         )
 
     def _converted(self, form: Form, runtime: str) -> Form:
@@ -133,7 +131,6 @@ class FormMaker:
         points = round(form.points + self._apart(form.directory, directory), 4)
         if points > self._most:
             raise NotSupported(f"it loses {points:g} points, and {self._most:g} are allowed")
-        labels = {str(index): label for index, label in enumerate(package.contract.labels)} or None
         return Form(
             name=form.name,
             runtime=runtime,
@@ -143,7 +140,6 @@ class FormMaker:
             points=points,
             drop=form.drop,
             upload=upload,
-            labels=labels,
         )
 
     def _apart(self, one: Path, other: Path) -> float:
@@ -170,12 +166,6 @@ class FormMaker:
         return worst if worst > _ROUNDING else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    path: Path
-    labels: Mapping[str, str] | None
-
-
 class _Within(JobContext):
     """An attempt at a compression inside this attempt; what it offers is kept here and goes nowhere."""
 
@@ -183,7 +173,7 @@ class _Within(JobContext):
         directory.mkdir()
         self._job, self._directory = job, directory
         self._parameters = {**job.parameters, "method": method}
-        self._made: _Made | None = None
+        self._made: Path | None = None
 
     @property
     def id(self) -> str:
@@ -216,7 +206,7 @@ class _Within(JobContext):
         return self._job.attempt
 
     @property
-    def made(self) -> _Made:
+    def made(self) -> Path:
         """What was offered."""
         if self._made is None:
             raise NotSupported("nothing came out")
@@ -250,7 +240,7 @@ class _Within(JobContext):
         parent: str | None,
     ) -> None:
         """Kept."""
-        self._made = _Made(path, labels)
+        self._made = path
 
     def is_cancelled(self) -> bool:
         """As the job."""

@@ -14,7 +14,7 @@ from modelyard.domain.job_kinds import KINDS
 from modelyard.foundation.samples import read_sample
 from modelyard.ports.job_runner import JobContext
 from modelyard.processes.jobs.optimising.figures import expected, ratio
-from modelyard.processes.jobs.optimising.forms import FormMaker, Forms
+from modelyard.processes.jobs.optimising.forms import FormMaker, Forms, package_of
 from modelyard.processes.jobs.optimising.plot import draw
 from modelyard.processes.jobs.optimising.points import Point, frontier
 from modelyard.processes.jobs.optimising.pool import Conditions
@@ -36,7 +36,7 @@ class Optimise:
         import numpy as np
 
         goal = _Goal.of(job.parameters)
-        package = FormMaker.package_of(job)
+        package = package_of(job)
         sample = read_sample(job.input("sample"), package.contract.inputs, target=job.parameters.get("target"))
         conditions = _conditions(job.parameters)
         _require_fitting(conditions.rows, package.contract.max_batch_size)
@@ -49,7 +49,7 @@ class Optimise:
 
             return tell
 
-        forms = FormMaker(job, sample).make(
+        forms = FormMaker(job, package, sample).make(
             tuple(job.parameters["methods"]), tuple(job.parameters["runtimes"]), tell=told(0.0, _FORMS_DONE)
         )
         search = Search(
@@ -65,24 +65,25 @@ class Optimise:
         chosen = goal.choose(found)
         job.report(done=1.0, text="nothing stays within it" if chosen is None else chosen.title)
         result = _document(job, goal, conditions, forms, found, chosen)
-        self._keep(job, result)
+        _keep(job, result)
         if chosen is not None and chosen.form.upload is not None:
             job.candidate(
                 chosen.form.upload,
                 name=str(job.parameters.get("name") or package.name),
-                labels=chosen.form.labels,
+                labels=chosen.form.package.contract.label_file(),
                 config=None,
                 parent=job.parameters.get("parent"),
             )
         return result
 
-    def _keep(self, job: JobContext, result: Mapping[str, Any]) -> None:
-        points = job.directory / "points.json"
-        points.write_text(json.dumps(result, indent=1))
-        job.keep(points.name, points)
-        plot = job.directory / "frontier.svg"
-        if draw(result, plot):
-            job.keep(plot.name, plot)
+
+def _keep(job: JobContext, result: Mapping[str, Any]) -> None:
+    points = job.directory / "points.json"
+    points.write_text(json.dumps(result, indent=1))
+    job.keep(points.name, points)
+    plot = job.directory / "frontier.svg"
+    if draw(result, plot):
+        job.keep(plot.name, plot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +131,16 @@ def _document(
 ) -> dict[str, Any]:
     default, best = found.default, frontier(found.kept)
     quickest = min(found.kept, key=lambda point: expected(point.p99_ms).value)
-
-    def shown(point: Point) -> dict[str, Any]:
-        return {
+    shown = {
+        id(point): {
             **point.document(to_come=ROUNDS),
             "is_default": point is default,
             "is_chosen": point is chosen,
             "is_on_frontier": any(point is each for each in best),
             "meets": goal.is_met_by(point),
         }
-
+        for point in sorted(found.kept, key=lambda point: expected(point.cost).value)
+    }
     return {
         "goal": {"p99_ms": goal.p99_ms, "max_drop": goal.max_drop},
         "load": {
@@ -150,11 +151,11 @@ def _document(
             "round_s": round(found.round_s, 3),
             "rounds": ROUNDS,
         },
-        "default": shown(default),
-        "chosen": None if chosen is None else shown(chosen),
-        "quickest": shown(quickest),
+        "default": shown[id(default)],
+        "chosen": None if chosen is None else shown[id(chosen)],
+        "quickest": shown[id(quickest)],
         "times_cheaper": None if chosen is None else ratio(default.cost, chosen.cost).document(),
-        "points": [shown(point) for point in sorted(found.kept, key=lambda point: expected(point.cost).value)],
+        "points": list(shown.values()),
         "put_aside": [point.look() for point in found.aside],
         "left_out": forms.left_out,
         "seed": job.seed,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median_high
 from typing import Any, Final
 
 from modelyard.domain.contract import ServingPackage
@@ -31,7 +32,6 @@ class Form:
     points: float
     drop: Mapping[str, Any] | None = None
     upload: Path | None = None
-    labels: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +65,11 @@ class Point:
 
     def look(self) -> dict[str, Any]:
         """What one short round said of it, or why there was none."""
-        seen = {"p99_ms": round(_middle(self.p99_ms), 3), "cost": round(_middle(self.cost), 4)} if self.cost else {}
+        seen = (
+            {"p99_ms": round(median_high(self.p99_ms), 3), "cost": round(median_high(self.cost), 4)}
+            if self.cost
+            else {}
+        )
         return {"what": self.title, "reason": self.reason or "others are cheaper or quicker", **seen}
 
     def forget(self) -> None:
@@ -124,8 +128,8 @@ def hopeful(points: Iterable[Point], *, most: int, p99_ms: float) -> list[Point]
     kept = [point for point in alive if not any(_clearly_better(other, point) for other in alive)]
 
     def order(point: Point) -> tuple[bool, float]:
-        quick = _middle(point.p99_ms) <= p99_ms * _SLACK
-        return not quick, _middle(point.cost) if quick else _middle(point.p99_ms)
+        quick = median_high(point.p99_ms) <= p99_ms * _SLACK
+        return not quick, median_high(point.cost) if quick else median_high(point.p99_ms)
 
     default = [point for point in alive if point.is_default]
     return [*default, *(point for point in sorted(kept, key=order) if not point.is_default)][:most]
@@ -133,27 +137,22 @@ def hopeful(points: Iterable[Point], *, most: int, p99_ms: float) -> list[Point]
 
 def frontier(points: Sequence[Point]) -> list[Point]:
     """Those that no other is at least as good as in cost, latency and points lost, and better in one."""
+    measures = [(expected(point.cost).value, expected(point.p99_ms).value, point.form.points) for point in points]
 
-    def measures(point: Point) -> tuple[float, float, float]:
-        return expected(point.cost).value, expected(point.p99_ms).value, point.form.points
+    def is_beaten(theirs: tuple[float, float, float]) -> bool:
+        return any(
+            ours != theirs and all(mine <= his for mine, his in zip(ours, theirs, strict=True)) for ours in measures
+        )
 
-    def beats(one: Point, other: Point) -> bool:
-        ours, theirs = measures(one), measures(other)
-        return ours != theirs and all(mine <= his for mine, his in zip(ours, theirs, strict=True))
-
-    return [point for point in points if not any(beats(other, point) for other in points)]
+    return [point for point, own in zip(points, measures, strict=True) if not is_beaten(own)]
 
 
 def _clearly_better(one: Point, other: Point) -> bool:
     return (
-        _middle(one.cost) * _SLACK < _middle(other.cost)
-        and _middle(one.p99_ms) * _SLACK < _middle(other.p99_ms)
+        median_high(one.cost) * _SLACK < median_high(other.cost)
+        and median_high(one.p99_ms) * _SLACK < median_high(other.p99_ms)
         and one.form.points <= other.form.points
     )
-
-
-def _middle(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def _doubling(most: int) -> list[int]:

@@ -1,21 +1,19 @@
 """Real model servers for points of the search: the programs that serve everybody, with a socket of their own."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from modelyard.client.tensors import HEADER_LENGTH, as_tensor, encode_request
-from modelyard.domain.routing import Backend, RoutingTable, ServiceRoute
+from modelyard.domain.routing import Backend, ServiceRoute
 from modelyard.domain.tensors import TensorSpec
-from modelyard.foundation.documents import to_json
 from modelyard.foundation.listening import bind
 from modelyard.foundation.samples import Sample
 from modelyard.foundation.supervision import Child, Supervisor
-from modelyard.processes.configuring import child
+from modelyard.processes.configuring import static_servers
 from modelyard.processes.jobs.optimising.figures import busy_s
 from modelyard.processes.jobs.optimising.load import Door
 from modelyard.processes.jobs.optimising.points import Point
@@ -82,16 +80,13 @@ async def serving(points: Sequence[Point], conditions: Conditions, *, place: Pat
     Raises:
         StartRefused: a server did not start, with its own words.
     """
-    (place / "metrics").mkdir(parents=True)
-    table = place / "table.json"
-    services = tuple(_route(f"p{index}", point) for index, point in enumerate(points))
-    table.write_bytes(to_json(RoutingTable(revision=1, services=services)))
+    services = [_route(f"p{index}", point) for index, point in enumerate(points)]
     supervisor = Supervisor(on_event=lambda _, __: None)
     with closing(bind("127.0.0.1", 0, given=False, option="")) as listener:
-        children = [
-            supervisor.start(replace(_server(index, listener, table, conditions), restart=False))
-            for index in range(conditions.servers)
-        ]
+        fds = (listener.fileno(),)
+        config = {"fds": list(fds), "threads": conditions.threads, "wait_first_s": _START_S}
+        specs = static_servers(services, servers=conditions.servers, fds=fds, place=place, config=config)
+        children = [supervisor.start(replace(spec, restart=False, log=place / f"{spec.name}.log")) for spec in specs]
         pool: Pool | None = None
         try:
             await asyncio.gather(*(supervisor.started(each, timeout_s=_START_S) for each in children))
@@ -144,19 +139,3 @@ def _route(name: str, point: Point) -> ServiceRoute:
         threads=point.threads,
     )
     return ServiceRoute(name=name, revision=1, backends=(backend,), batching=point.batching)
-
-
-def _server(index: int, listener: socket.socket, table: Path, conditions: Conditions) -> Any:  # noqa: ANN401
-    name = f"model-server-{index}"
-    config = {
-        "id": name,
-        "index": index,
-        "table": {"static": str(table)},
-        "fds": [listener.fileno()],
-        "metrics": str(table.parent / "metrics"),
-        "threads": conditions.threads,
-        "wait_first_s": _START_S,
-        "log_level": "warning",
-    }
-    place = table.parent
-    return child(name, "model_server", config, place=place, fds=(listener.fileno(),), log=place / f"{name}.log")

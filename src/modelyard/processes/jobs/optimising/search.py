@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LOOK, _SETTINGS = 0.15, 0.25
 """Parts of the time that the first two stages take."""
+_LONG: Final = 1 - _LOOK - _SETTINGS
 _SHORTEST_S: Final = (0.25, 1.0)
 """A round is never shorter than the first, nor, where it would have fewer than twenty requests, than the second."""
 _FEW: Final = 20
@@ -89,10 +90,9 @@ class Search:
             found.aside += [point for point in points if point not in kept]
             for point in kept:
                 point.forget()
-            found.round_s = self._share(1 - _LOOK - _SETTINGS, len(kept) * ROUNDS)
+            found.round_s = self._share(_LONG, len(kept) * ROUNDS)
             for number in range(ROUNDS):
-                begin = _LOOK + _SETTINGS + (1 - _LOOK - _SETTINGS) * number / ROUNDS
-                step = (1 - _LOOK - _SETTINGS) / ROUNDS
+                begin, step = _LOOK + _SETTINGS + _LONG * number / ROUNDS, _LONG / ROUNDS
                 await self._turn(pool, kept, seconds=found.round_s, done=(begin, begin + step))
         found.kept = [point for point in kept if not point.reason and len(point.cost) >= LEAST_ROUNDS]
         found.aside += [point for point in kept if point not in found.kept]
