@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modelyard.domain.contract import LabelSource, ModelContract, Task
+from modelyard.domain.contract import Labelling, LabelSource, ModelContract, Task
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest, MissingExtra
 from modelyard.foundation.samples import Sample
@@ -132,18 +132,24 @@ class Judge:
         """The one answer a row that is compared."""
         import numpy as np
 
-        labelling = self._contract.labelling
-        if labelling is not None:
-            source = outputs[labelling.source]
-            if labelling.rule is LabelSource.ARGMAX:
-                return np.asarray(source.reshape(len(source), -1).argmax(axis=1))
-            return np.asarray(source.reshape(len(source)), dtype=int)
+        if self._contract.labelling is not None:
+            return positions(self._contract.labelling, outputs)
         first = next(iter(outputs.values()))
         if self._is_choice:
             wide = first.ndim > 1 and first.shape[1] > 1
             chosen = first.argmax(axis=1) if wide else first.reshape(len(first))
             return np.asarray([_text(value) for value in chosen])
         return np.asarray(first.reshape(len(first), -1).astype(float).mean(axis=1))
+
+
+def positions(labelling: Labelling, outputs: "Mapping[str, Array]") -> "Array":
+    """The position of the label of each row."""
+    import numpy as np
+
+    source = outputs[labelling.source]
+    if labelling.rule is LabelSource.ARGMAX:
+        return np.asarray(source.reshape(len(source), -1).argmax(axis=1))
+    return np.asarray(source.reshape(len(source)), dtype=int)
 
 
 def times(original: Model, other: Model, sample: Sample) -> dict[str, Any]:

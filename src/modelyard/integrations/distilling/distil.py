@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modelyard.domain.contract import LabelSource, ModelContract
+from modelyard.domain.contract import ModelContract
 from modelyard.domain.errors.platform import NotSupported
 from modelyard.domain.job_kinds.distil import AUTO, DISTIL, STUDENTS
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.samples import Sample, read_sample
-from modelyard.integrations.compressors.judging import Drop, Judge, Model, times
+from modelyard.integrations.compressors.judging import Drop, Judge, Model, positions, times
 from modelyard.integrations.distilling.graphs import write
 from modelyard.integrations.distilling.heads import Head, HeadKind, head_of, settled
 from modelyard.integrations.distilling.lessons import as_sample, matrix, mixed, picked, split
@@ -160,13 +160,4 @@ def _chosen(teacher: Model, sample: Sample, contract: ModelContract) -> "Array":
     labelling = contract.labelling
     if labelling is None:
         raise NotSupported("the model has no labels")
-
-    def read(outputs: "Mapping[str, Array]") -> "Array":
-        import numpy as np
-
-        source = outputs[labelling.source]
-        if labelling.rule is LabelSource.ARGMAX:
-            return np.asarray(source.argmax(axis=1))
-        return np.asarray(source.reshape(len(source)), dtype=int)
-
-    return teacher.answers(sample, read)
+    return teacher.answers(sample, lambda outputs: positions(labelling, outputs))

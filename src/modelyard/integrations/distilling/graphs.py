@@ -11,112 +11,73 @@ from modelyard.integrations.distilling.students import Body, Layers, Trees
 if TYPE_CHECKING:
     import numpy as np
 
+    from modelyard.inspection.children.builders.graph import Graph
+
     Array = np.ndarray[Any, Any]
 
-_OPSETS: Final = (("", 21), ("ai.onnx.ml", 3))
-_IR: Final = 10
-_TREES_DOMAIN: Final = "ai.onnx.ml"
+_TREES_OPSET: Final = 3
+"""The last version with the operator whose leaves hold several numbers."""
 _LEAST_SUM: Final = 1e-9
 
 
 def write(target: Path, body: Body, *, head: Head, inputs: Sequence[TensorSpec], temperature: float = 1.0) -> None:
     """Write the student; `temperature` is the one its answers were softened with, and is taken back."""
     import onnx
-    from onnx import helper
 
-    graph = _Graph()
-    rows = graph.joined(inputs)
-    raw = graph.layers(rows, body) if isinstance(body, Layers) else graph.trees(rows, body)
-    graph.finish(raw, head, temperature)
-    kinds = _kinds()
-    made = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "student",
-            [helper.make_tensor_value_info(each.name, kinds[each.datatype], _dims(each)) for each in inputs],
-            [helper.make_tensor_value_info(head.output.name, kinds[head.output.datatype], _dims(head.output))],
-            graph.constants,
-        ),
-        opset_imports=[helper.make_opsetid(*each) for each in _OPSETS],
-        ir_version=_IR,
-    )
+    from modelyard.inspection.children.builders.graph import Graph
+
+    graph = Graph("student")
+    rows = _joined(graph, inputs)
+    raw = _layers(graph, rows, body) if isinstance(body, Layers) else _trees(graph, rows, body)
+    graph.output(_finished(graph, raw, head, temperature), head.output.name, head.output.datatype, head.output.shape)
+    made = graph.model({}, ml_opset=_TREES_OPSET)
     onnx.checker.check_model(made)
     onnx.save(made, str(target))
 
 
-class _Graph:
-    """Nodes and constants as they come; every method gives the name of its result."""
+def _joined(graph: "Graph", inputs: Sequence[TensorSpec]) -> str:
+    """All inputs side by side: FP32 [rows, numbers]."""
+    import numpy as np
 
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+    parts = []
+    for spec in inputs:
+        name = graph.input(spec.name, spec.datatype, spec.shape)
+        if spec.datatype is not DataType.FP32:
+            name = graph.cast(name, DataType.FP32)
+        if len(spec.shape) != 2:  # noqa: PLR2004  (rows and columns)
+            width = int(np.prod(spec.shape[1:], dtype=int))
+            name = graph.add("Reshape", name, graph.constant([-1, width], np.int64))
+        parts.append(name)
+    return parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
 
-    def add(self, operator: str, inputs: Sequence[str], *, result: str = "", **attributes: Any) -> str:  # noqa: ANN401
-        from onnx import helper
 
-        name = result or f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [name], name=f"n{len(self.nodes)}", **attributes))
-        return name
+def _layers(graph: "Graph", rows: str, body: Layers) -> str:
+    for place, (weight, bias) in enumerate(body.weights):
+        if place:
+            rows = graph.add("Relu", rows)
+        rows = graph.add("Gemm", rows, graph.constant(weight, "f4"), graph.constant(bias, "f4"))
+    return rows
 
-    def constant(self, values: Any, kind: str = "f4") -> str:  # noqa: ANN401
-        import numpy as np
-        from onnx import numpy_helper
 
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values, dtype=kind), name))
-        return name
+def _trees(graph: "Graph", rows: str, body: Trees) -> str:
+    return graph.add("TreeEnsembleRegressor", rows, domain="ai.onnx.ml", **_ensemble(body))
 
-    def joined(self, inputs: Sequence[TensorSpec]) -> str:
-        """All inputs side by side: FP32 [rows, numbers]."""
-        import numpy as np
-        from onnx import TensorProto
 
-        parts = []
-        for spec in inputs:
-            name = spec.name
-            if spec.datatype is not DataType.FP32:
-                name = self._cast(name, TensorProto.FLOAT)
-            if len(spec.shape) != 2:  # noqa: PLR2004  (rows and columns)
-                width = int(np.prod(spec.shape[1:], dtype=int))
-                name = self.add("Reshape", [name, self.constant([-1, width], "i8")])
-            parts.append(name)
-        return parts[0] if len(parts) == 1 else self.add("Concat", parts, axis=1)
+def _finished(graph: "Graph", raw: str, head: Head, temperature: float) -> str:
+    """What is learned as the head gives it."""
+    import numpy as np
 
-    def layers(self, rows: str, body: Layers) -> str:
-        for place, (weight, bias) in enumerate(body.weights):
-            if place:
-                rows = self.add("Relu", [rows])
-            rows = self.add("Gemm", [rows, self.constant(weight), self.constant(bias)])
-        return rows
-
-    def trees(self, rows: str, body: Trees) -> str:
-        return self.add("TreeEnsembleRegressor", [rows], domain=_TREES_DOMAIN, **_ensemble(body))
-
-    def finish(self, raw: str, head: Head, temperature: float) -> None:
-        from onnx import TensorProto
-
-        out, kind = head.output.name, _kinds()[head.output.datatype]
-        if head.kind is HeadKind.LABEL:
-            self.add("ArgMax", [raw], result=out, axis=1, keepdims=0)
-            return
-        if head.kind is HeadKind.SHARES:
-            shares = self.add("Clip", [raw, self.constant(_LEAST_SUM), self.constant(1.0)])
-            if temperature != 1:
-                shares = self.add("Pow", [shares, self.constant(temperature)])
-            total = self.add("ReduceSum", [shares, self.constant([1], "i8")], keepdims=1)
-            raw = self.add("Div", [shares, total])
-        if len(head.output.shape) == 1:
-            raw = self.add("Reshape", [raw, self.constant([-1], "i8")])
-        if kind != TensorProto.FLOAT:
-            raw = self._cast(raw, kind)
-        self.add("Identity", [raw], result=out)
-
-    def _cast(self, name: str, kind: int) -> str:
-        from onnx import helper
-
-        made = f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node("Cast", [name], [made], name=f"n{len(self.nodes)}", to=kind))
-        return made
+    if head.kind is HeadKind.LABEL:
+        return graph.add("ArgMax", raw, axis=1, keepdims=0)
+    if head.kind is HeadKind.SHARES:
+        shares = graph.add("Clip", raw, graph.scalar(_LEAST_SUM, "f4"), graph.scalar(1.0, "f4"))
+        if temperature != 1:
+            shares = graph.add("Pow", shares, graph.scalar(temperature, "f4"))
+        total = graph.add("ReduceSum", shares, graph.constant([1], np.int64), keepdims=1)
+        raw = graph.add("Div", shares, total)
+    if len(head.output.shape) == 1:
+        raw = graph.add("Reshape", raw, graph.constant([-1], np.int64))
+    return raw if head.output.datatype is DataType.FP32 else graph.cast(raw, head.output.datatype)
 
 
 def _ensemble(body: Trees) -> dict[str, Any]:
@@ -152,26 +113,3 @@ def _rounded_down(limits: "Array") -> "Array":
 
     near = limits.astype(np.float32)
     return np.where(near.astype(np.float64) > limits, np.nextafter(near, np.float32(-np.inf)), near)
-
-
-def _dims(spec: TensorSpec) -> list[int | None]:
-    return [None if size < 0 else size for size in spec.shape]
-
-
-def _kinds() -> dict[DataType, int]:
-    from onnx import TensorProto
-
-    return {
-        DataType.BOOL: TensorProto.BOOL,
-        DataType.UINT8: TensorProto.UINT8,
-        DataType.UINT16: TensorProto.UINT16,
-        DataType.UINT32: TensorProto.UINT32,
-        DataType.UINT64: TensorProto.UINT64,
-        DataType.INT8: TensorProto.INT8,
-        DataType.INT16: TensorProto.INT16,
-        DataType.INT32: TensorProto.INT32,
-        DataType.INT64: TensorProto.INT64,
-        DataType.FP16: TensorProto.FLOAT16,
-        DataType.FP32: TensorProto.FLOAT,
-        DataType.FP64: TensorProto.DOUBLE,
-    }

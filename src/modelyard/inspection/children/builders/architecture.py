@@ -15,7 +15,7 @@ from modelyard.domain.errors.uploads import BundleMismatch, ConfigInvalid
 from modelyard.domain.tensors import VARIABLE, DataType
 from modelyard.inspection.children.builders import Built
 from modelyard.inspection.children.builders.dense_layers import DENSE_LAYERS, EXACT_IN_FLOAT64
-from modelyard.inspection.children.builders.graph import ONNX_TYPES, Graph
+from modelyard.inspection.children.builders.graph import Graph
 from modelyard.inspection.children.builders.layers import DEPTH_LIMIT, LAYER_LIMIT, Build, Flow, Layer, Place
 from modelyard.inspection.children.builders.safetensors_file import SafetensorsFile
 from modelyard.inspection.children.builders.spatial_layers import SPATIAL_LAYERS
@@ -29,6 +29,7 @@ from modelyard.inspection.children.builders.tensor_config import (
 
 _FLOATS: Final = frozenset({DataType.FP16, DataType.FP32, DataType.FP64})
 _INDICES: Final = frozenset({DataType.INT64, DataType.INT32})
+_INPUTS: Final = _FLOATS | _INDICES | {DataType.UINT8, DataType.INT8, DataType.INT16}
 _HINT: Final = 'such as "architecture": [{"linear": {"weight": "w", "bias": "b"}}, {"softmax": {}}]'
 
 
@@ -144,7 +145,7 @@ def _enter(work: Build, declared: Declared) -> Flow:
     datatype = declared.datatype or DataType.FP32
     if declared.shape is None:
         raise ConfigInvalid("the input needs a shape", hint='such as "shape": [-1, 3]')
-    if datatype not in _FLOATS | _INDICES | (set(ONNX_TYPES) - {DataType.BOOL}):
+    if datatype not in _INPUTS:
         raise ConfigInvalid(f"an input of {datatype} cannot be given to layers", hint="use FP32, or INT64 for indices")
     value = work.graph.input(declared.name, datatype, declared.shape)
     if datatype in _INDICES:

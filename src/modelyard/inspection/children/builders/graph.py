@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from modelyard.domain.errors.uploads import FileTooLarge
 from modelyard.domain.tensors import DataType
+from modelyard.inspection.children.graph_edit import ML_DOMAIN, V2_TO_ONNX
 from modelyard.version import __version__
 
 if TYPE_CHECKING:
@@ -21,18 +22,6 @@ OPSET: Final = 20
 ML_OPSET: Final = 5
 IR_VERSION: Final = 10
 BYTES_LIMIT: Final = 2_000_000_000  # a protobuf message ends at 2 GiB
-
-ONNX_TYPES: Final[Mapping[DataType, int]] = {
-    DataType.BOOL: TensorProto.BOOL,
-    DataType.UINT8: TensorProto.UINT8,
-    DataType.INT8: TensorProto.INT8,
-    DataType.INT16: TensorProto.INT16,
-    DataType.INT32: TensorProto.INT32,
-    DataType.INT64: TensorProto.INT64,
-    DataType.FP16: TensorProto.FLOAT16,
-    DataType.FP32: TensorProto.FLOAT,
-    DataType.FP64: TensorProto.DOUBLE,
-}
 
 
 class Graph:
@@ -83,14 +72,14 @@ class Graph:
 
     def cast(self, value: str, datatype: DataType) -> str:
         """`value` as `datatype`."""
-        return self.add("Cast", value, to=ONNX_TYPES[datatype])
+        return self.add("Cast", value, to=V2_TO_ONNX[datatype])
 
-    def model(self, metadata: Mapping[str, str]) -> "onnx.ModelProto":
+    def model(self, metadata: Mapping[str, str], *, ml_opset: int = ML_OPSET) -> "onnx.ModelProto":
         """The finished model; `metadata` becomes `metadata_props`."""
         graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, self._constants)
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ml_opset)],
             ir_version=IR_VERSION,
             producer_name="modelyard",
             producer_version=__version__,
@@ -105,4 +94,4 @@ class Graph:
 
 def _value_info(name: str, datatype: DataType, shape: Sequence[int]) -> "onnx.ValueInfoProto":
     dims = [size if size >= 0 else ("batch" if axis == 0 else f"d{axis}") for axis, size in enumerate(shape)]
-    return helper.make_tensor_value_info(name, ONNX_TYPES[datatype], dims)
+    return helper.make_tensor_value_info(name, V2_TO_ONNX[datatype], dims)
