@@ -145,6 +145,7 @@ class Stream:
         await self.queue.publish(self.options.target, [said])
         await subscription.ack(delivery)
         self.tally.answered += 1
+        self.tally.trouble = ""
 
     async def _asked(self, message: Message) -> httpx.Response | None:
         """The answer: good, or that the model failed; None when the end was asked for before there was one.
