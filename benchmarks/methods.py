@@ -6,14 +6,12 @@ Each model is judged on 10,000 rows, drawn with replacement from the held-out ha
 the intervals speak of these rows and are narrower than new data would make them. Times are ratios of one thread.
 """
 
-import io
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
@@ -25,7 +23,6 @@ from modelyard.domain.errors import ModelyardError
 from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS, TREES
 from modelyard.integrations.compressors.compress import Compress
 from modelyard.testing.attempts import RecordedAttempt
-from modelyard.testing.audited import audited
 
 _ROWS = 10_000
 
@@ -74,12 +71,7 @@ def _compress_all(place: Path, name: str, given_model: tuple[Any, Any, Any], met
     rows, right, model = given_model
     known, held, of_known, of_held = train_test_split(rows, right, test_size=0.5, random_state=0)
     model.fit(known, of_known)
-    stream = io.BytesIO()
-    joblib.dump(model, stream)
-    package = audited(place / "audit", {"model.joblib": stream.getvalue()}, name="model")
-    given = place / "given"
-    given.mkdir()
-    (given / "package").symlink_to(package)
+    given = given_model(place, model)
     picked = np.random.default_rng(0).integers(0, len(held), _ROWS)
     sample = place / "sample.npz"
     np.savez(sample, rows=held[picked].astype("f4"), target=of_held[picked])

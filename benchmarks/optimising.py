@@ -5,8 +5,6 @@ what it chose is deployed and measured in service. Costs and latencies are of th
 """
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -53,11 +51,9 @@ def main(rows: list[str]) -> None:
 
 
 def _found(platform: Platform, name: str, rows: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "modelyard.cli", "optimise", f"{name}:1", "--p99", _GOAL, "--seconds", _SECONDS]
-    command += ["--sample", f"{name}.csv", "--target", "target", "--rate", _RATE, "--rows", rows]
-    command += ["--deploy", "--service", f"{name}-{rows}", "--json"]
-    environment = {**os.environ, "MODELYARD_URL": platform.control_url}
-    done = subprocess.run(command, env=environment, cwd=platform.directory, capture_output=True, text=True, check=False)
+    given = ["--p99", _GOAL, "--seconds", _SECONDS, "--rate", _RATE, "--rows", rows]
+    given += ["--sample", f"{name}.csv", "--target", "target", "--deploy", "--service", f"{name}-{rows}", "--json"]
+    done = platform.run("optimise", f"{name}:1", *given, limit_s=1800)
     if not done.stdout:
         raise RuntimeError(done.stderr)
     return dict(json.loads(done.stdout))

@@ -1,12 +1,10 @@
 """Models trained on real data, audited as uploads are, and a place in which a job's code runs without its worker."""
 
-import io
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import joblib
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
@@ -14,19 +12,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from modelyard.testing.attempts import RecordedAttempt
-from modelyard.testing.audited import audited
-
-
-def dumped(model: Any) -> bytes:
-    stream = io.BytesIO()
-    joblib.dump(model, stream)
-    return stream.getvalue()
-
-
-@pytest.fixture(scope="session")
-def dump() -> Any:
-    """The function that makes the bytes of an upload of a fitted model."""
-    return dumped
+from modelyard.testing.audited import given_model
 
 
 @pytest.fixture(scope="session")
@@ -37,11 +23,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = MLPClassifier((1000, 1000), max_iter=6, random_state=0).fit(rows / 16, known)
-    place = tmp_path_factory.mktemp("digits")
-    package = audited(place / "audit", {"digits.joblib": dumped(model)}, name="digits")
-    given = place / "given"
-    given.mkdir()
-    (given / "package").symlink_to(package)
+    given = given_model(tmp_path_factory.mktemp("digits"), model, name="digits")
     return SimpleNamespace(given=given, rows=(held / 16).astype("f4"), right=right)
 
 
@@ -53,11 +35,7 @@ def diabetes(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = MLPRegressor(hidden_layer_sizes=(64, 64), max_iter=300, random_state=0).fit(rows, known)
-    place = tmp_path_factory.mktemp("diabetes")
-    package = audited(place / "audit", {"diabetes.joblib": dumped(model)}, name="diabetes")
-    given = place / "given"
-    given.mkdir()
-    (given / "package").symlink_to(package)
+    given = given_model(tmp_path_factory.mktemp("diabetes"), model, name="diabetes")
     return SimpleNamespace(given=given, rows=held, right=right)
 
 

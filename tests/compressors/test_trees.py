@@ -20,7 +20,7 @@ from sklearn.model_selection import train_test_split
 from modelyard.domain.errors.platform import NotSupported
 from modelyard.integrations.compressors.compress import Compress
 from modelyard.integrations.compressors.trees import Cut, Ensemble, fewest
-from modelyard.testing.audited import audited
+from modelyard.testing.audited import given_model
 
 MODELS = {
     "forest": (load_digits, RandomForestClassifier(60, random_state=0)),
@@ -33,7 +33,7 @@ MODELS = {
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, dump: Any) -> Any:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model by its name in `MODELS`, audited as an upload is, with held-out rows."""
     made: dict[str, SimpleNamespace] = {}
 
@@ -42,11 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, dump: Any) -> Any:
             load, model = MODELS[name]
             data, target = load(return_X_y=True)
             rows, held, known, right = train_test_split(data, target, test_size=0.5, random_state=0)
-            place = tmp_path_factory.mktemp("trees")
-            package = audited(place / "audit", {"model.joblib": dump(model.fit(rows, known))}, name="model")
-            given = place / "given"
-            given.mkdir()
-            (given / "package").symlink_to(package)
+            given = given_model(tmp_path_factory.mktemp("trees"), model.fit(rows, known))
             made[name] = SimpleNamespace(given=given, rows=held.astype("f4"), right=right)
         return made[name]
 

@@ -1,11 +1,9 @@
 """Real teachers and their students: how near, under which contract, and what happens where none is near enough."""
 
-import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import joblib
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
@@ -18,7 +16,7 @@ from modelyard.foundation.documents import read_package, to_json
 from modelyard.integrations.distilling.distil import Distil
 from modelyard.integrations.distilling.lessons import mixed, split
 from modelyard.testing.attempts import RecordedAttempt
-from modelyard.testing.audited import audited
+from modelyard.testing.audited import audited, given_model
 
 TEACHERS: dict[str, tuple[Any, Any]] = {
     "cancer": (load_breast_cancer, RandomForestClassifier(60, random_state=0)),
@@ -38,13 +36,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Any:
             rows, target = load(return_X_y=True)
             if name == "labels only":
                 rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
-            stream = io.BytesIO()
-            joblib.dump(model.fit(rows[::2], target[::2]), stream)
-            place = tmp_path_factory.mktemp("teacher")
-            package = audited(place / "audit", {"model.joblib": stream.getvalue()}, name="model")
-            given = place / "given"
-            given.mkdir()
-            (given / "package").symlink_to(package)
+            given = given_model(tmp_path_factory.mktemp("teacher"), model.fit(rows[::2], target[::2]))
+            package = given / "package"
             made[name] = SimpleNamespace(given=given, package=package, rows=rows[1::2], right=target[1::2])
         return made[name]
 

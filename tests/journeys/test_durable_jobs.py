@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from contextlib import suppress
@@ -64,9 +62,7 @@ def asked_at_once(client: Client, features: np.ndarray) -> list[str]:
 
 def test_a_file_of_rows_is_answered_row_by_row(platform: Platform, tmp_path: Path) -> None:
     path, features = rows_file(tmp_path, 1000)
-    command = [sys.executable, "-m", "modelyard.cli", "batch", "flowers", "--data", str(path)]
-    environment = {**os.environ, "MODELYARD_URL": platform.control_url}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = platform.run("batch", "flowers", "--data", str(path))
     assert done.returncode == 0, done.stderr
     labels = list(pd.read_csv(tmp_path / "rows.predictions.csv")["label"])
     with platform.client() as client:
@@ -163,18 +159,9 @@ def test_a_version_is_compressed_into_one_that_answers_as_well(platform: Platfor
     pd.DataFrame(held, columns=columns).assign(digit=right).to_csv(tmp_path / "held.csv", index=False)
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({str(number): str(number) for number in range(10)}))
-    environment = {**os.environ, "MODELYARD_URL": platform.control_url}
-    command = [sys.executable, "-m", "modelyard.cli", "compress", "net:1", "--sample", str(tmp_path / "held.csv")]
     with platform.client() as client:
         client.upload(tmp_path / "net.joblib", name="net", labels=labels)
-        done = subprocess.run(
-            [*command, "--target", "digit", "--json"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
+        done = platform.run("compress", "net:1", "--sample", str(tmp_path / "held.csv"), "--target", "digit", "--json")
         assert done.returncode == 0, done.stderr
         job = json.loads(done.stdout)
         assert job["result"]["size"]["ratio"] < 0.35
@@ -189,8 +176,6 @@ def test_a_version_is_compressed_into_one_that_answers_as_well(platform: Platfor
         assert (before.astype(str) != after.astype(str)).mean() <= 0.01
         short = tmp_path / "short.csv"
         short.write_text("a,b\n" + "1,2\n" * 40)
-        refused = subprocess.run(
-            [*command[:-1], str(short)], env=environment, capture_output=True, text=True, timeout=100, check=False
-        )
+        refused = platform.run("compress", "net:1", "--sample", str(short))
         assert refused.returncode == 1
         assert "a row of 'input' has the shape [2]" in refused.stderr.replace('"', "'")

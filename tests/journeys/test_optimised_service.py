@@ -1,9 +1,6 @@
 """From a model to the cheapest way to serve it, deployed and held to what was promised; and nothing left behind."""
 
 import json
-import os
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,25 +33,11 @@ def yard(tmp_path: Path):
         yield running
 
 
-def command(platform: Platform, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "modelyard.cli", *arguments],
-        env={**os.environ, "MODELYARD_URL": platform.control_url},
-        cwd=platform.directory,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-
-
 SEARCH = ("optimise", "digits", "--sample", "held.csv", "--target", "digit", "--seconds", "5", "--rate", "100")
 
 
 def test_what_is_chosen_is_deployed_with_its_settings_and_measured_in_service(yard: Platform) -> None:
-    done = command(
-        yard, *SEARCH, "--p99", "2s", "--rows", "16", "--method", "trees", "--deploy", "--out", "out", "--json"
-    )
+    done = yard.run(*SEARCH, "--p99", "2s", "--rows", "16", "--method", "trees", "--deploy", "--out", "out", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     chosen, check = found["result"]["chosen"], found["check"]["result"]
@@ -78,15 +61,15 @@ def test_what_is_chosen_is_deployed_with_its_settings_and_measured_in_service(ya
     value = check["p99_ms"]["value"]
     assert check["prediction"] == ("slower" if value > high else "quicker" if value < low else "within")
 
-    missed = command(
-        yard, "measure", "digits", "--sample", "held.csv", "--target", "digit", "--seconds", "5", "--p99", "10us"
+    missed = yard.run(
+        "measure", "digits", "--sample", "held.csv", "--target", "digit", "--seconds", "5", "--p99", "10us"
     )
     assert missed.returncode == 1
     assert "target  missed" in missed.stdout
 
 
 def test_a_latency_that_nothing_keeps_to_ends_with_one_and_says_what_there_is(yard: Platform) -> None:
-    done = command(yard, *SEARCH, "--p99", "10us", "--method", "graph", "--runtime", "onnxruntime")
+    done = yard.run(*SEARCH, "--p99", "10us", "--method", "graph", "--runtime", "onnxruntime")
     assert done.returncode == 1
     assert "nothing stays within 0.01 ms; the quickest has" in done.stderr
     assert "as it is (default)" in done.stdout

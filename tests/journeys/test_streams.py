@@ -44,28 +44,20 @@ def broker(request, tmp_path: Path):
 class Shell:
     def __init__(self, platform: Platform, broker: tuple[str, ...]) -> None:
         self.platform, self.broker = platform, broker
-        self.environment = {**os.environ, "MODELYARD_URL": platform.control_url}
-
-    def command(self, name: str, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "modelyard.cli", "stream", name, *arguments, *self.broker]
 
     def run(self, name: str, *arguments: str) -> str:
-        done = subprocess.run(
-            self.command(name, *arguments),
-            env=self.environment,
-            cwd=self.platform.directory,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = self.platform.run("stream", name, *arguments, *self.broker)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def start(self) -> subprocess.Popen[str]:
-        command = self.command("run", "flowers", "--in", "asked", "--out", "told", "--member", "one", "--at-once", "8")
+        command = [sys.executable, "-m", "modelyard.cli", "stream", "run", "flowers", "--in", "asked", "--out", "told"]
         return subprocess.Popen(
-            command, env=self.environment, cwd=self.platform.directory, stderr=subprocess.PIPE, text=True
+            [*command, "--member", "one", "--at-once", "8", *self.broker],
+            env=self.platform.environment(),
+            cwd=self.platform.directory,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def send(self, messages: list[object]) -> None:

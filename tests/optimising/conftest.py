@@ -1,12 +1,10 @@
 """A forest on handwritten digits, audited as uploads are, and attempts at jobs that optimise it."""
 
-import io
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import joblib
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -16,7 +14,7 @@ from sklearn.neural_network import MLPClassifier
 
 from modelyard.domain.job_kinds import KINDS
 from modelyard.testing.attempts import RecordedAttempt
-from modelyard.testing.audited import audited
+from modelyard.testing.audited import given_model
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +38,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def _given(place: Path, model: Any, rows: np.ndarray, right: np.ndarray) -> SimpleNamespace:
-    stream = io.BytesIO()
-    joblib.dump(model, stream)
-    given = place / "given"
-    given.mkdir()
-    (given / "package").symlink_to(audited(place / "audit", {"digits.joblib": stream.getvalue()}, name="digits"))
-    return SimpleNamespace(given=given, rows=rows.astype("f4"), right=right)
+    return SimpleNamespace(given=given_model(place, model, name="digits"), rows=rows.astype("f4"), right=right)
 
 
 @pytest.fixture

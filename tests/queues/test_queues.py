@@ -7,7 +7,7 @@ from modelyard.foundation.queueing import read_address
 from modelyard.processes.queues import open_queue
 from modelyard.testing.brokers import Broker
 from modelyard.testing.conformance.queue import QueueConformance, QueuePlace, consume_with_kills, message
-from modelyard.testing.postgres import free_port
+from modelyard.testing.servers import free_port
 
 
 def place_of(broker: Broker, tmp_path, *, kills: int = 3) -> QueuePlace:

@@ -1,6 +1,7 @@
 """Packages as the audit makes them, for tests that begin where an upload has been approved."""
 
 import hashlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,3 +20,16 @@ def audited(place: Path, files: Mapping[str, bytes], *, name: str = "m") -> Path
     done = inspect_bundle(received, model_name=name, workdir=work, policy=InspectionPolicy(), on_check=lambda _: None)
     assert done.package_dir is not None, done.report.refusal
     return done.package_dir
+
+
+def given_model(place: Path, model: object, *, name: str = "model") -> Path:
+    """A fitted scikit-learn model as a job is given a version of it: a directory with its `package`."""
+    import joblib
+
+    stream = io.BytesIO()
+    joblib.dump(model, stream)
+    package = audited(place / "audit", {f"{name}.joblib": stream.getvalue()}, name=name)
+    given = place / "given"
+    given.mkdir()
+    (given / "package").symlink_to(package)
+    return given

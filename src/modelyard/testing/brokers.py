@@ -7,10 +7,8 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +17,8 @@ from typing import Final
 
 import psutil
 
-from modelyard.testing.postgres import end_with_parent, free_port
+from modelyard.testing.servers import Process, free_port, start_server, stop_server
 
-_READY_S: Final = 60.0
 _RABBIT: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
@@ -40,43 +37,27 @@ class Broker:
     ready: Callable[["Broker"], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
-    process: "subprocess.Popen[bytes] | None" = None
+    process: Process | None = None
 
     def start(self) -> None:
         """Start it, or start it again, and wait until it answers."""
-        with (self.folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                env=self.environment or None,
-                user=self.user,
-                group=self.user,
-                extra_groups=[] if self.user else None,
-                start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509  (one call of the kernel, nothing of Python's)
-            )
-        end = time.monotonic() + _READY_S
-        while not self.ready(self):
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError((self.folder / "log").read_text(errors="replace")[-2000:])
-            time.sleep(0.02)
+        self.process = start_server(
+            self.command,
+            log=self.folder / "log",
+            ready=lambda: self.ready(self),
+            cwd=self.folder,
+            env=self.environment or None,
+            user=self.user,
+            group=self.user,
+            extra_groups=[] if self.user else None,
+        )
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End it and its children. Idempotent."""
         if self.process is None or self.process.poll() is not None:
             return
         children = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(how)
-        for child in children if how is signal.SIGKILL else ():
-            _kill(child)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(30)
+        stop_server(self.process, how)
         for child in children:
             _kill(child)
 

@@ -137,6 +137,22 @@ class Platform:
         """A client of it; to be closed by the test."""
         return Client(self.control_url, key=key)
 
+    def environment(self) -> dict[str, str]:
+        """That of commands which are for it."""
+        return {**os.environ, "MODELYARD_URL": self.control_url}
+
+    def run(self, *arguments: str, limit_s: float = 300.0) -> subprocess.CompletedProcess[str]:
+        """A command of the command line, run to its end beside its data."""
+        return subprocess.run(
+            [sys.executable, "-m", "modelyard.cli", *arguments],
+            env=self.environment(),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+        )
+
     def pid_of(self, name: str) -> int:
         """Process id of a supervised child, once the supervisor has noted it."""
 

@@ -4,15 +4,12 @@ The programs are those of the system (Debian's `postgresql`), else those of the 
 refuses to run as root, so root starts it as another user, who has to be able to read the programs and the data.
 """
 
-import ctypes
 import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +17,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from modelyard.testing.servers import Process, free_port, start_server, stop_server
+
 USER: Final = "modelyard"
 _SYSTEM: Final = "/usr/lib/postgresql"
 _NEWEST_FIRST: Final = -1
-_READY_S: Final = 60.0
 _FAST: Final = (
     "fsync=off",
     "full_page_writes=off",
@@ -34,7 +32,6 @@ _FAST: Final = (
     "unix_socket_directories=",
     "client_connection_check_interval=1s",
 )
-_DIE_WITH_PARENT: Final = 1
 _AUTOVACUUM_OFF: Final = "autovacuum=off"
 
 
@@ -51,7 +48,7 @@ class PostgresServer:
     port: int
     account: Mapping[str, Any]
     durable: bool = False
-    process: "subprocess.Popen[bytes] | None" = None
+    process: Process | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def url(self, database: str = "postgres") -> str:
@@ -62,31 +59,19 @@ class PostgresServer:
         """Start it, or start it again, and wait until it answers."""
         settings = () if self.durable else (*_FAST[:2], _AUTOVACUUM_OFF)
         options = [part for each in (*settings, *_FAST[2:]) for part in ("-c", each)]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [self.bin / "postgres", "-D", self.folder / "data", "-p", str(self.port), *options],
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509  (one call of the kernel, nothing of Python's)
-                **self.account,
-            )
-        end = time.monotonic() + _READY_S
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError((self.folder / "log").read_text(errors="replace")[-2000:])
-            time.sleep(0.02)
+        self.process = start_server(
+            [self.bin / "postgres", "-D", self.folder / "data", "-p", str(self.port), *options],
+            log=self.folder / "log",
+            ready=self._answers,
+            again=True,
+            cwd="/",
+            **self.account,
+        )
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: at once and orderly, or with SIGQUIT as a crash does. Idempotent."""
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(how)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(30)
+            stop_server(self.process, how)
 
     def make(self, template: str = "template0") -> str:
         """The URL of a new database, a copy of `template`."""
@@ -176,16 +161,3 @@ def _account() -> dict[str, Any]:
             continue
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     raise PostgresMissing("root needs a user postgres or nobody to start the server as")
-
-
-def end_with_parent() -> None:
-    """For `preexec_fn`: what is started ends when the test does."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGQUIT)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
