@@ -23,6 +23,7 @@ from modelyard.domain.errors import ModelyardError
 from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS, TREES
 from modelyard.integrations.compressors.compress import Compress
 from modelyard.testing.attempts import RecordedAttempt
+from modelyard.testing.audited import given_model
 
 _ROWS = 10_000
 
@@ -67,8 +68,8 @@ def main(methods: list[str]) -> None:
             _compress_all(Path(place) / str(number), name, given, chosen)
 
 
-def _compress_all(place: Path, name: str, given_model: tuple[Any, Any, Any], methods: list[str]) -> None:
-    rows, right, model = given_model
+def _compress_all(place: Path, name: str, trained: tuple[Any, Any, Any], methods: list[str]) -> None:
+    rows, right, model = trained
     known, held, of_known, of_held = train_test_split(rows, right, test_size=0.5, random_state=0)
     model.fit(known, of_known)
     given = given_model(place, model)
