@@ -1,5 +1,7 @@
 """Jobs that take too much: each ends with the bound it met, what it started is gone, and the next job is done."""
 
+import errno
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +10,9 @@ from stranger_models import joblib_classifier, make
 
 from modelyard.client import calls
 from modelyard.client.working import follow, give_file, submit
+from modelyard.domain.errors.platform import JobLimitReached
+from modelyard.processes.job_program import _failure
+from modelyard.processes.jobs.orders import Order
 from modelyard.testing.platform import running_platform
 
 pytestmark = [pytest.mark.platform, pytest.mark.slow]
@@ -61,3 +66,25 @@ def test_memory_is_bounded(tmp_path: Path, model: Path) -> None:
         assert job["state"] == "dead"
         assert job["failed_attempts"] == 2
         assert "more than the 64 MiB of memory that a job may have" in job["error"]["detail"]
+
+
+def test_a_write_that_the_kernel_refuses_is_told_in_the_words_of_the_bound() -> None:
+    """One file can reach the bound before the worker has looked at the sum of all."""
+    order = Order(
+        job="j",
+        kind="compress",
+        parameters={},
+        inputs={},
+        directory="/",
+        checkpoint="/",
+        seed=0,
+        attempt=1,
+        parent=0,
+        memory_bytes=1 << 30,
+        disk_bytes=1 << 20,
+        read=[],
+    )
+    told = _failure(OSError(errno.EFBIG, os.strerror(errno.EFBIG)), order)
+    assert (told["failure"], told["error"]["code"]) == ("error", JobLimitReached.code)
+    assert "more than the 1 MiB that a job may have on the disk" in told["error"]["detail"]
+    assert told["error"]["hint"]

@@ -8,6 +8,7 @@ to the records, and reads and writes only its own directories, its inputs and th
 """
 
 import ctypes
+import errno
 import os
 import resource
 import select
@@ -26,7 +27,6 @@ from modelyard.domain.errors.base import ModelyardError, quote
 from modelyard.domain.errors.platform import (
     InvalidRequest,
     JobFailed,
-    JobLimitReached,
     MissingExtra,
     NotFound,
     NotSupported,
@@ -35,6 +35,7 @@ from modelyard.foundation.containment import landlock
 from modelyard.foundation.containment.roots import library_roots
 from modelyard.foundation.memory import bound_memory, is_out_of_memory
 from modelyard.ports.job_runner import ServiceAddress
+from modelyard.processes.jobs.limits import too_much_disk, too_much_memory
 from modelyard.processes.jobs.orders import Kept, Offered, Order, Said
 from modelyard.processes.jobs.runners import JOB_RUNNERS
 
@@ -219,11 +220,9 @@ def _raise_walls(order: Order) -> None:
 
 def _failure(error: BaseException, order: Order) -> dict[str, Any]:
     if is_out_of_memory(error):
-        mib = order.memory_bytes >> 20
-        known: ModelyardError = JobLimitReached(
-            f"it needs more than the {mib} MiB of memory that a job may have",
-            hint="give it less at a time, or raise jobs.memory_mib",
-        )
+        known: ModelyardError = too_much_memory(order.memory_bytes)
+    elif isinstance(error, OSError) and error.errno == errno.EFBIG:  # one file reached what all of them may have
+        known = too_much_disk(order.disk_bytes)
     elif isinstance(error, ModelyardError):
         known = error
     else:

@@ -18,13 +18,14 @@ from typing import Any, Final
 import msgspec
 
 from modelyard.domain.errors.base import ModelyardError
-from modelyard.domain.errors.platform import InvalidRequest, JobFailed, JobLimitReached
+from modelyard.domain.errors.platform import InvalidRequest, JobFailed
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.memory import held_memory
 from modelyard.foundation.telemetry import redact
 from modelyard.inference.hosting import require_whole
 from modelyard.processes.artifact_stores import ARTIFACT_STORES
 from modelyard.processes.jobs.leftovers import end_marked
+from modelyard.processes.jobs.limits import too_late, too_much_disk, too_much_memory
 from modelyard.processes.jobs.orders import JobWorkerConfig, Kept, Offered, Order, Said
 
 Say = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
@@ -239,9 +240,7 @@ class Attempt:
             await asyncio.sleep(_LOOK_S)
             looks += 1
             if loop.time() > end:
-                self._limit = JobLimitReached(
-                    f"it was not done after {longest:g} seconds", hint="give it less to do, or a higher limit_s"
-                )
+                self._limit = too_late(longest)
             elif await asyncio.to_thread(held_memory, self._process.pid) > self._config.memory_bytes:
                 self._limit = too_much_memory(self._config.memory_bytes)
             elif looks % _DISK_EVERY == 0 and await asyncio.to_thread(_size, self._place) > order.disk_bytes:
@@ -347,22 +346,6 @@ class Attempt:
             path.write_text((cut if self._log_cut else "") + text, encoding="utf-8")
             return str(self._store(path)["sha256"])
         return ""
-
-
-def too_much_memory(most: int) -> JobLimitReached:
-    """It took more memory than it may."""
-    return JobLimitReached(
-        f"it needs more than the {most >> 20} MiB of memory that a job may have",
-        hint="give it less at a time, or raise jobs.memory_mib",
-    )
-
-
-def too_much_disk(most: int) -> JobLimitReached:
-    """It wrote more than it may."""
-    return JobLimitReached(
-        f"it wrote more than the {most >> 20} MiB that a job may have on the disk",
-        hint="let it write less, or raise jobs.disk_mib",
-    )
 
 
 def _why_it_ended(status: int) -> JobFailed:
