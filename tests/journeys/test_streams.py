@@ -87,8 +87,9 @@ def ended(running: subprocess.Popen[str]) -> str:
     return said
 
 
+@pytest.mark.timeout(600)  # every message waits for the disk twice, and the disk may be busy
 def test_every_message_is_answered_once_in_order_of_its_key_while_the_stream_is_killed(platform, broker) -> None:
-    shell, count, chance = Shell(platform, broker), 3000, random.Random(3)
+    shell, count, chance = Shell(platform, broker), 1200, random.Random(3)
     asked = [request(number, [list(FLOWERS[number % 3])]) for number in range(count)]
     shell.send(asked)
     under_way = 0
@@ -96,7 +97,7 @@ def test_every_message_is_answered_once_in_order_of_its_key_while_the_stream_is_
         running = shell.start()
         assert running.stderr is not None
         wait_until(lambda running=running: "answers asked into told" in running.stderr.readline(), what="a start")
-        time.sleep(chance.uniform(0.1, 1.0))  # the moment of the kill, not a wait for anything
+        time.sleep(chance.uniform(0.05, 0.3))  # the moment of the kill, not a wait for anything
         running.kill()
         under_way += "lag 0" not in running.communicate()[1]
     assert under_way == 5, "each was killed while it worked"
