@@ -32,7 +32,7 @@ from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -99,6 +99,17 @@ CONVERTS: dict[str, Callable[[], Any]] = {
     "boolean classes": lambda: LogisticRegression(max_iter=300).fit(X, Y > 0),
     "odd classes": lambda: LogisticRegression(max_iter=300).fit(X, Y * 5 - 3),
     "forest": lambda: RandomForestClassifier(10, random_state=0, n_jobs=2).fit(X, Y),
+    "forest that ties": lambda: RandomForestClassifier(4, random_state=0).fit(X, Y > 0),
+    "forest that ties, in a pipeline": lambda: make_pipeline(
+        StandardScaler(), ExtraTreesClassifier(6, random_state=0, max_depth=2)
+    ).fit(X, NAMES),
+    "threshold on the first class": lambda: FixedThresholdClassifier(
+        make_pipeline(StandardScaler(), LogisticRegression()), threshold=0.9, pos_label=0
+    ).fit(X, np.minimum(Y, 1)),
+    "threshold on the second class": lambda: FixedThresholdClassifier(
+        RandomForestClassifier(10, random_state=0), threshold=0.15, pos_label="virginica"
+    ).fit(X[50:], NAMES[50:]),
+    "threshold that says nothing": lambda: FixedThresholdClassifier(GaussianNB()).fit(X, np.minimum(Y, 1)),
     "extra trees": lambda: ExtraTreesClassifier(10, random_state=0).fit(X, Y),
     "tree": lambda: DecisionTreeClassifier(random_state=0).fit(X, Y),
     "svc without probabilities": lambda: SVC().fit(X, Y),
@@ -161,6 +172,10 @@ CONVERTS: dict[str, Callable[[], Any]] = {
 
 KEEPS: dict[str, tuple[Callable[[], Any], str]] = {
     "function": (lambda: make_pipeline(FunctionTransformer(np.log1p), LogisticRegression()).fit(X, Y), "Function"),
+    "threshold on decisions": (
+        lambda: FixedThresholdClassifier(LinearSVC(), threshold=0.2).fit(X, np.minimum(Y, 1)),
+        "FixedThresholdClassifier",
+    ),
     "spline": (lambda: make_pipeline(SplineTransformer(), Ridge()).fit(R, RY), "SplineTransformer"),
     "hasher": (
         lambda: make_pipeline(FeatureHasher(8), LogisticRegression()).fit(RECORDS, [0, 1] * 10),

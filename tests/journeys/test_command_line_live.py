@@ -151,6 +151,13 @@ def _work(yard: Yard, row: str) -> None:
     np.savetxt(many, values, delimiter=",", fmt="%d", header=",".join(f"p{n}" for n in range(64)), comments="")
     student = ("--student", "tree", "--max-disagreement", "100", "--generate", "100", "--name", "small")
     assert yard.json("distil", "digits:1", "--sample", str(many), *student)["candidates"][0]["state"] == "version"
+    table = yard.platform.directory / "table.csv"
+    np.savetxt(table, values[:, :4], delimiter=",", fmt="%d", header="a,b,c,d", comments="")
+    taught = yard.json("train", "guess", "--data", str(table), "--target", "d", "--estimator", "boosted")
+    assert taught["candidates"][0]["state"] == "version"
+    again = yard.json("train", "guess:1", "--data", str(table), "--earlier", str(table), "--only-if-drift", "0.2")
+    assert again["result"]["trained"] is False
+    yard.run("train", "guess", "--data", str(table), code=1)
     queue = ("--dir", str(yard.platform.directory / "queue"))
     yard.run("stream", "send", "asked", "--group", "digits", "--data", str(rows), *queue)
     assert len(yard.run("stream", "read", "asked", "--group", "digits", *queue).stdout.splitlines()) == 40

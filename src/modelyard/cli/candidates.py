@@ -54,6 +54,11 @@ def make_version(  # noqa: PLR0913  (what such a command is made of)
     """Submit, wait if asked to, and print the outcome with `show` and what became of each candidate; the exit code."""
     name, version = split_model(model, command=kind)
     job = submit_for(client, kind, name, version, give_file(client, sample), parameters)
+    return conclude(client, job, wait=wait, as_json=as_json, show=show)
+
+
+def conclude(client: Client, job: Job, *, wait: bool, as_json: bool, show: Callable[[Job], None]) -> int:
+    """Wait for the job if asked to, print its outcome with `show` and what became of each candidate; the exit code."""
     if not wait:
         print_accepted(job, as_json=as_json)
         return 0

@@ -46,6 +46,7 @@ _REFUSALS: Final = (InvalidRequest, NotSupported, MissingExtra)
 _ALSO_READ: Final = (
     "/proc",
     "/sys/devices/system",
+    "/sys/fs/cgroup",
     "/etc",
     "/usr/share",
     "/dev/urandom",

@@ -13,6 +13,7 @@ from modelyard.domain.job_kinds.compress import COMPRESS
 from modelyard.domain.job_kinds.distil import DISTIL
 from modelyard.domain.job_kinds.fields import Choice, Flag, Items, JobKind, Number, Parameter, Table, Text
 from modelyard.domain.job_kinds.optimise import MEASURE, OPTIMISE
+from modelyard.domain.job_kinds.train import TRAIN
 
 KINDS: Final[Mapping[str, JobKind]] = {
     kind.name: kind
@@ -22,6 +23,7 @@ KINDS: Final[Mapping[str, JobKind]] = {
         DISTIL,
         MEASURE,
         OPTIMISE,
+        TRAIN,
     )
 }
 

@@ -18,7 +18,7 @@ from modelyard.inspection.children.facts import Array
 from modelyard.inspection.children.packaging import ONNX_FILE, Work, copy_file, timed
 from modelyard.inspection.children.session import Session
 from modelyard.inspection.children.steps import failing_step
-from modelyard.inspection.children.to_onnx import NotConvertible, to_onnx
+from modelyard.inspection.children.to_onnx import NotConvertible, decides_by_threshold, to_onnx
 from modelyard.inspection.children.unpickle import Unpickled
 from modelyard.inspection.children.v2_values import FROM_NUMPY
 
@@ -217,7 +217,7 @@ def _package_graph(work: Work, described: Described, asked: Asked, tried: Tried)
     if model is None:
         raise ProbeFailed("there is no graph to package")
     labelling = described.labelling()
-    if labelling and PROBABILITIES in answers:
+    if labelling and PROBABILITIES in answers and not decides_by_threshold(described.estimator):
         chosen = answers[PROBABILITIES].argmax(axis=1)
         if (chosen == asked.answers[CLASS_INDEX]).mean() >= equal.AGREEMENT:
             labelling = Labelling(source=PROBABILITIES, rule=LabelSource.ARGMAX)

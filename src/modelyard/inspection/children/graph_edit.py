@@ -31,6 +31,9 @@ ONNX_TO_V2: Final[dict[int, DataType]] = {
 }
 V2_TO_ONNX: Final[dict[DataType, int]] = {kind: number for number, kind in ONNX_TO_V2.items()}
 
+_STEPS_OF_ONE: Final = 1 << 20
+"""Steps in which two probabilities are told apart."""
+
 
 def shape_of(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     """The shape of a tensor value, -1 where it is variable or symbolic; None when not even its rank is known."""
@@ -121,6 +124,45 @@ def classes_to_positions(model: onnx.ModelProto, old: str, new: str, classes: Se
             _encode(model, whole, found, keys_int64s=keys, values_int64s=positions)
     model.graph.initializer.append(numpy_helper.from_array(np.array([-1], dtype=np.int64), f"{new}_shape"))
     _append(model, "Reshape", [found, f"{new}_shape"], new)
+    _replace_output(model, old, helper.make_tensor_value_info(new, TensorProto.INT64, [None]))
+
+
+def first_of_largest(model: onnx.ModelProto, old: str, new: str, probabilities: str) -> None:
+    """In place of `old`, the position of the first class of those with the largest probability.
+
+    What differs by less than 32 bits can hold of a sum counts as the same.
+    """
+    kind = next(each.type.tensor_type.elem_type for each in model.graph.output if each.name == probabilities)
+    number = helper.tensor_dtype_to_np_dtype(kind)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(_STEPS_OF_ONE, dtype=number), f"{new}_steps"))
+    _append(model, "Mul", [probabilities, f"{new}_steps"], f"{new}_counted")
+    _append(model, "Round", [f"{new}_counted"], f"{new}_whole")
+    _append(model, "ArgMax", [f"{new}_whole"], new)
+    model.graph.node[-1].attribute.extend(
+        helper.make_attribute(name, value) for name, value in (("axis", 1), ("keepdims", 0))
+    )
+    _replace_output(model, old, helper.make_tensor_value_info(new, TensorProto.INT64, [None]))
+
+
+def threshold_position(
+    model: onnx.ModelProto, old: str, new: str, probabilities: str, *, position: int, threshold: float
+) -> None:
+    """In place of `old`, the position of the class out of two: `position` from `threshold` of its probability on."""
+    kind = next(each.type.tensor_type.elem_type for each in model.graph.output if each.name == probabilities)
+    numbers = {
+        "column": np.array([position], dtype=np.int64),
+        "least": np.array([threshold], dtype=helper.tensor_dtype_to_np_dtype(kind)),
+        "yes": np.array(position, dtype=np.int64),
+        "no": np.array(1 - position, dtype=np.int64),
+        "shape": np.array([-1], dtype=np.int64),
+    }
+    for name, value in numbers.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, f"{new}_{name}"))
+    _append(model, "Gather", [probabilities, f"{new}_column"], f"{new}_score")
+    model.graph.node[-1].attribute.append(helper.make_attribute("axis", 1))
+    _append(model, "GreaterOrEqual", [f"{new}_score", f"{new}_least"], f"{new}_reached")
+    _append(model, "Where", [f"{new}_reached", f"{new}_yes", f"{new}_no"], f"{new}_chosen")
+    _append(model, "Reshape", [f"{new}_chosen", f"{new}_shape"], new)
     _replace_output(model, old, helper.make_tensor_value_info(new, TensorProto.INT64, [None]))
 
 

@@ -44,7 +44,7 @@ def to_onnx(described: Described) -> onnx.ModelProto:
         with warnings.catch_warnings(), convertible_form(described.estimator):
             warnings.simplefilter("ignore")
             model: onnx.ModelProto = skl2onnx.to_onnx(
-                described.estimator,
+                _converted(described.estimator),
                 initial_types=_initial_types(described, joined=joined),
                 options=_options(described),
                 target_opset=OPSET,
@@ -64,6 +64,26 @@ def to_onnx(described: Described) -> onnx.ModelProto:
 
 
 _JOINED: Final = "modelyard_columns"
+
+
+def decides_by_threshold(estimator: Any) -> bool:  # noqa: ANN401
+    """Whether the class is chosen by a threshold of its own, not by the largest probability."""
+    return type(estimator).__name__ == "FixedThresholdClassifier"
+
+
+def _converted(estimator: Any) -> Any:  # noqa: ANN401
+    """What skl2onnx is given: it knows no thresholds, which are added afterwards."""
+    return getattr(estimator, "estimator_", estimator.estimator) if decides_by_threshold(estimator) else estimator
+
+
+def _threshold_of(estimator: Any) -> tuple[int, float]:  # noqa: ANN401
+    """The position of the class that the threshold is for, and the probability from which on it is chosen."""
+    if estimator.response_method == "decision_function":
+        raise NotConvertible("a threshold on decision values")
+    threshold = 0.5 if estimator.threshold == "auto" else estimator.threshold
+    chosen = estimator.pos_label
+    classes = estimator.classes_.tolist()
+    return (classes.index(chosen) if chosen is not None else 1), float(threshold)
 
 
 def _selects_columns(estimator: Any) -> bool:  # noqa: ANN401
@@ -111,10 +131,21 @@ def _initial_types(described: Described, *, joined: bool) -> list[tuple[str, Any
 def _options(described: Described) -> dict[int, dict[str, Any]] | None:
     if PROBABILITIES not in described.answers:
         return None
-    final = described.estimator
+    return {id(_final(described.estimator)): {"zipmap": False}}
+
+
+def _final(estimator: Any) -> Any:  # noqa: ANN401
+    """The last step, out of pipelines and searches."""
+    final = _converted(estimator)
     while type(final).__name__ in {"Pipeline", "GridSearchCV", "RandomizedSearchCV"}:
         final = final.steps[-1][1] if hasattr(final, "steps") else final.best_estimator_
-    return {id(final): {"zipmap": False}}
+    return final
+
+
+def _can_tie(described: Described) -> bool:
+    """Whether classes often have exactly the same probability, as where trees vote: the first of them is chosen."""
+    kind = type(_final(described.estimator)).__name__
+    return PROBABILITIES in described.answers and kind in {"RandomForestClassifier", "ExtraTreesClassifier"}
 
 
 def _name_outputs(described: Described, model: onnx.ModelProto) -> None:
@@ -125,7 +156,12 @@ def _name_outputs(described: Described, model: onnx.ModelProto) -> None:
     kinds = {output.name: output.type.tensor_type.elem_type for output in model.graph.output}
     made: list[str] = []
     for name in described.answers:
-        if name == CLASS_INDEX:
+        if name == CLASS_INDEX and decides_by_threshold(described.estimator):
+            position, threshold = _threshold_of(described.estimator)
+            graph_edit.threshold_position(model, old[0], name, PROBABILITIES, position=position, threshold=threshold)
+        elif name == CLASS_INDEX and _can_tie(described):
+            graph_edit.first_of_largest(model, old[0], name, PROBABILITIES)
+        elif name == CLASS_INDEX:
             graph_edit.classes_to_positions(model, old[0], name, described.classes)
         elif name == PROBABILITIES:
             graph_edit.rename_output(

@@ -13,5 +13,6 @@ JOB_RUNNERS: Final = Registry[JobRunner](
         "measure": "modelyard.processes.jobs.optimising.measure:Measure",
         "optimise": "modelyard.processes.jobs.optimising.optimise:Optimise",
         "distil": "modelyard.integrations.distilling.distil:Distil",
+        "train": "modelyard.integrations.training.train:Train",
     },
 )
