@@ -125,6 +125,13 @@ def _services(yard: Yard) -> None:
     yard.run("archive", "flowers:1", code=1)  # its champion
 
 
+TRIAL = """
+import json, os
+x = json.load(open(os.environ["MODELYARD_TRIAL"]))["parameters"]["x"]
+open("metrics.jsonl", "w").write(json.dumps({"score": x}))
+"""
+
+
 def _work(yard: Yard, row: str) -> None:
     """Asked later, whole files, and a smaller version; `row` is one row of digits as JSON."""
     asked = yard.json("predict", "digits", "--data", row, "--async")["id"]
@@ -158,6 +165,12 @@ def _work(yard: Yard, row: str) -> None:
     again = yard.json("train", "guess:1", "--data", str(table), "--earlier", str(table), "--only-if-drift", "0.2")
     assert again["result"]["trained"] is False
     yard.run("train", "guess", "--data", str(table), code=1)
+    script = yard.platform.directory / "guess.py"
+    script.write_text(TRIAL)
+    found = yard.json(
+        "tune", str(script), "--space", '{"x": {"choices": [1, 2]}}', "--metric", "score", "--method", "grid"
+    )
+    assert found["result"]["best"]["parameters"] == {"x": 2}
     queue = ("--dir", str(yard.platform.directory / "queue"))
     yard.run("stream", "send", "asked", "--group", "digits", "--data", str(rows), *queue)
     assert len(yard.run("stream", "read", "asked", "--group", "digits", *queue).stdout.splitlines()) == 40

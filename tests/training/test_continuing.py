@@ -53,7 +53,7 @@ def test_nothing_is_trained_until_the_rows_drift(run) -> None:
     moved = run(None, customers(400, shift=25.0), version=first.version, earlier=customers(600), only_if_drift=0.25)
     assert moved.result["trained"] is True
     assert next(iter(moved.result["drift"])) == "age"
-    with pytest.raises(InvalidRequest, match="there are none"):
+    with pytest.raises(InvalidRequest, match="the rows of before"):
         run(None, customers(), version=first.version, only_if_drift=0.25)
 
 

@@ -57,7 +57,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_a_recipe_or_a_version_to_go_on_with_is_needed() -> None:
-    with pytest.raises(InvalidRequest, match="a recipe, or a parent to go on with"):
+    with pytest.raises(InvalidRequest, match="a recipe, or a version"):
         check_job(find_kind("train"), {"name": "m"}, {"data": {}})
 
 

@@ -1,17 +1,16 @@
 """`modelyard train`: a durable job that trains a version by a recipe, or teaches one that was trained so more."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from modelyard.cli.candidates import conclude, split_model
+from modelyard.cli.documents import read_document
 from modelyard.cli.output import json_option
 from modelyard.cli.platform import platform_command
 from modelyard.client import Client
 from modelyard.client.working import give_file, submit
-from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import InvalidRequest
 from modelyard.domain.job_kinds.estimators import ESTIMATORS
 
@@ -79,26 +78,7 @@ def _recipe(path: Path | None, target: str | None, estimator: str) -> dict[str, 
         return {"target": target, "estimator": estimator}
     if target:
         raise InvalidRequest("the recipe names its target itself", hint="leave --target out")
-    try:
-        document = _read(path)
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(
-            f"the recipe {quote(path.name)} cannot be read: {quote(error, limit=200)}", hint="JSON or YAML"
-        ) from error
-    if not isinstance(document, dict):
-        raise InvalidRequest("the recipe is no object", hint='such as {"target": "churned", "estimator": "boosted"}')
-    return document
-
-
-def _read(path: Path) -> Any:  # noqa: ANN401  (a document)
-    if path.suffix in {".yaml", ".yml"}:
-        import yaml
-
-        try:
-            return yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(str(error)) from error
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_document(path, "recipe")
 
 
 def _print_outcome(result: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from modelyard.domain.job_kinds.distil import DISTIL
 from modelyard.domain.job_kinds.fields import Choice, Flag, Items, JobKind, Number, Parameter, Table, Text
 from modelyard.domain.job_kinds.optimise import MEASURE, OPTIMISE
 from modelyard.domain.job_kinds.train import TRAIN
+from modelyard.domain.job_kinds.tune import TUNE
 
 KINDS: Final[Mapping[str, JobKind]] = {
     kind.name: kind
@@ -24,6 +25,7 @@ KINDS: Final[Mapping[str, JobKind]] = {
         MEASURE,
         OPTIMISE,
         TRAIN,
+        TUNE,
     )
 }
 

@@ -145,8 +145,8 @@ class Items:
         return isinstance(value, list | tuple) and len(value) <= self.most and all(map(self.each.fits, value))
 
 
-def _nothing(parameters: Mapping[str, Any]) -> Sequence[Detail]:
-    del parameters
+def _nothing(parameters: Mapping[str, Any], inputs: Mapping[str, Any]) -> Sequence[Detail]:
+    del parameters, inputs
     return ()
 
 
@@ -155,7 +155,8 @@ class JobKind:
     """A kind of job. Who submits one needs `verb`, on the service that the parameter `service` names if it has one.
 
     `inputs` are the names of files or models that it has to be given, `optional` those that it may be. `more` finds
-    what is wrong beyond single parameters. With `network` its code may open connections.
+    what is wrong beyond single parameters, in all of them and in which inputs there are. With `network` its code may
+    open connections.
     """
 
     name: str
@@ -165,7 +166,7 @@ class JobKind:
     inputs: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     network: bool = False
-    more: Callable[[Mapping[str, Any]], Sequence[Detail]] = field(default=_nothing)
+    more: Callable[[Mapping[str, Any], Mapping[str, Any]], Sequence[Detail]] = field(default=_nothing)
 
     @property
     def asks_service(self) -> bool:
@@ -178,7 +179,7 @@ class JobKind:
         filled = {name: each.default for name, each in self.parameters.items() if each.default is not None}
         filled |= parameters
         if not wrong:
-            wrong = list(self.more(filled))
+            wrong = list(self.more(filled, inputs))
         if wrong:
             first = wrong[0]
             raise InvalidRequest(

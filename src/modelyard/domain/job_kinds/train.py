@@ -9,13 +9,19 @@ from modelyard.domain.job_kinds.fields import JobKind, Number, Table, Text
 from modelyard.domain.job_kinds.recipe import wrong_in
 
 
-def _of_recipe(parameters: Mapping[str, Any]) -> Sequence[Detail]:
+def _of_recipe(parameters: Mapping[str, Any], inputs: Mapping[str, Any]) -> Sequence[Detail]:
     recipe = parameters.get("recipe")
     if recipe is not None:
-        return wrong_in(recipe)
-    if "parent" in parameters:
-        return ()
-    return [{"field": "parameters.recipe", "expected": "a recipe, or a parent to go on with", "received": "nothing"}]
+        named: list[Detail] = (
+            [] if "name" in parameters else [{"field": "parameters.name", "expected": "a name for it"}]
+        )
+        return [*wrong_in(recipe), *named]
+    if "model" not in inputs or "parent" not in parameters:
+        expected = "a recipe, or a version in the input model to go on with, named in parent"
+        return [{"field": "parameters.recipe", "expected": expected, "received": "nothing"}]
+    if parameters.get("only_if_drift") is not None and "earlier" not in inputs:
+        return [{"field": "inputs.earlier", "expected": "the rows of before, for drift is seen by comparing"}]
+    return ()
 
 
 TRAIN: Final = JobKind(

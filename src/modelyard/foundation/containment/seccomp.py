@@ -136,13 +136,13 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def install() -> str:
-    """Put the audit's filter over every thread of this process; "stands", or why it does not. Cannot be undone."""
+def install(code: bytes | None = None) -> str:
+    """Put a filter, the audit's without `code`, over every thread; "stands", or why it does not. Cannot be undone."""
     known = _ARCHITECTURES.get(platform.machine())
     if known is None:
         return f"no filter is written for {platform.machine()}"
     architecture, column, seccomp_call = known
-    code = _compile(architecture, column, os.getpid())
+    code = code or _compile(architecture, column, os.getpid())
     buffer = ctypes.create_string_buffer(code)
     program = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     libc = ctypes.CDLL(None, use_errno=True)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from modelyard.domain.errors.platform import InvalidRequest, NotFound
+from modelyard.domain.errors.platform import NotFound
 from modelyard.domain.job_kinds.estimators import CLASSIFICATION
 from modelyard.domain.job_kinds.recipe import LOWER_IS_BETTER, Recipe, digest, read_recipe
 from modelyard.domain.job_kinds.train import TRAIN
@@ -28,7 +28,7 @@ class Train:
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """As the kind says."""
-        TRAIN.check(parameters, {"data": {}})
+        TRAIN.check(parameters, {name: {} for name in ("data", "model", "earlier")})
 
     def run(self, job: JobContext) -> Mapping[str, Any]:
         """Train anew, or go on with the given model."""
@@ -36,20 +36,23 @@ class Train:
 
 
 def _anew(job: JobContext) -> Mapping[str, Any]:
-    document = job.parameters["recipe"]
-    recipe = read_recipe(document)
-    name = str(job.parameters.get("name") or "")
-    if not name:
-        raise InvalidRequest(
-            "the new model needs a name",
-            hint="give it in the parameter name",
-            details=[{"field": "parameters.name", "expected": "the name of a model"}],
-        )
-    job.report(done=0.02, text="reading the rows")
-    data = job.input("data")
+    return trained(job, job.parameters["recipe"], str(job.parameters["name"]), begin=0.02)
+
+
+def trained(
+    job: JobContext, document: Mapping[str, Any], name: str, *, begin: float, parent: str | None = None
+) -> dict[str, Any]:
+    """Train by a recipe and offer the version; `begin` is how much of the job is done before."""
+    recipe, data = read_recipe(document), job.input("data")
+    job.report(done=begin, text="reading the rows")
     table = read_table(data, recipe.target, task=recipe.task)
     began = time.monotonic()
-    trial = run_trial(recipe, table, job.seed, report=lambda done, text: job.report(done=0.05 + 0.8 * done, text=text))
+    trial = run_trial(
+        recipe,
+        table,
+        job.seed,
+        report=lambda done, text: job.report(done=begin + (0.9 - begin) * done, text=text),
+    )
     took = time.monotonic() - began
     held = figures_of(trial.model, trial.held, trial.task, metric=trial.metric, seed=job.seed)
     result = {
@@ -62,7 +65,7 @@ def _anew(job: JobContext) -> Mapping[str, Any]:
         "warnings": list(trial.warnings),
     }
     _draw(job, trial.model, trial.held, trial.task)
-    _offer(job, trial.model, name, document, data, result, parent=None)
+    _offer(job, trial.model, name, document, data, result, parent=parent)
     return result
 
 
@@ -139,13 +142,7 @@ def _earlier(job: JobContext, recipe: Recipe) -> Table | None:
     try:
         path = job.input("earlier")
     except NotFound:
-        if job.parameters.get("only_if_drift") is None:
-            return None
-        raise InvalidRequest(
-            "drift is seen by comparing with earlier rows, and there are none",
-            hint="give the rows that it was trained on as earlier",
-            details=[{"field": "inputs.earlier", "expected": "a file of rows"}],
-        ) from None
+        return None
     return read_table(path, recipe.target, task=recipe.task, name="earlier")
 
 
@@ -193,3 +190,4 @@ def _offer(  # noqa: PLR0913  (what a version is made of)
         "training_data": {"sha256": sha256, "rows": result["rows"], "recipe": dict(document)},
     }
     job.candidate(path, name=name, config=config, parent=parent)
+    job.report(done=1.0, text="offered")

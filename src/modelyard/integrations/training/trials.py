@@ -1,6 +1,6 @@
 """One try at a recipe: split, folds, threshold, fit. What `train` does once and a search does often."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,29 +47,40 @@ def run_trial(recipe: Recipe, table: Table, seed: int, *, report: Report) -> Tri
     task = task_of(table, recipe.task)
     metric = recipe.metric or usual_metric(task)
     is_choice = task == CLASSIFICATION
-    if not is_choice:
-        _require_classes_not_asked(recipe)
-    estimator_of(recipe, task, seed)  # refused before anything long begins
+    require_fitting(recipe, task)
     known, held = split(table, float(recipe.validation["held_out"]), seed, is_choice=is_choice)
-    spread, chosen = None, None
-    if recipe.validation["folds"] > 1:
-        spread = _spread(recipe, known, task, metric, seed, report)
-    if recipe.imbalance["threshold"] != NONE:
-        chosen = _threshold(recipe, known, task, seed, report)
-    report(0.8, f"learning from {len(known)} rows")
-    fitted = fit(recipe, known, task, seed)
-    model = with_threshold(fitted.model, chosen["value"], chosen["class"]) if chosen else fitted.model
+    spread = _spread(recipe, known, task, metric, seed, report) if recipe.validation["folds"] > 1 else None
+    report(0.5, f"learning from {len(known)} rows")
+    made = fit_whole(recipe, known, task, seed)
     return Trial(
-        model=model,
+        model=made.model,
         task=task,
         metric=metric,
         known=known,
         held=held,
-        rows=fitted.rows,
+        rows=made.rows,
         folds=spread,
-        threshold={**chosen, "class": str(chosen["class"])} if chosen else None,
-        warnings=fitted.warnings,
+        threshold={**made.threshold, "class": str(made.threshold["class"])} if made.threshold else None,
+        warnings=made.warnings,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A model with the threshold that its recipe asks for."""
+
+    model: Any
+    rows: int
+    warnings: tuple[str, ...]
+    threshold: Mapping[str, Any] | None
+
+
+def fit_whole(recipe: Recipe, known: Table, task: str, seed: int) -> Made:
+    """Fit the recipe, and find its threshold by folds of the same rows where it has one."""
+    chosen = _threshold(recipe, known, task, seed) if recipe.imbalance["threshold"] != NONE else None
+    fitted = fit(recipe, known, task, seed)
+    model = with_threshold(fitted.model, chosen["value"], chosen["class"]) if chosen else fitted.model
+    return Made(model=model, rows=fitted.rows, warnings=fitted.warnings, threshold=chosen)
 
 
 def baseline(trial: Trial, seed: int) -> dict[str, Any]:
@@ -88,10 +99,8 @@ def _spread(recipe: Recipe, known: Table, task: str, metric: str, seed: int, rep
 
     count = int(recipe.validation["folds"])
     values = []
-    for number, (learn, judge) in enumerate(folds(known, count, seed, is_choice=task == CLASSIFICATION)):
-        report(0.5 * number / count, f"fold {number + 1} of {count}")
-        model = fit(recipe, known.picked(learn), task, seed).model
-        found = Answers(model, known.picked(judge), task).figures()
+    for number, (_, found) in enumerate(on_folds(recipe, known, task, count, seed)):
+        report(0.5 * (number + 1) / count, f"fold {number + 1} of {count}")
         require_metric(metric, found)
         values.append(found[metric])
     return {
@@ -102,7 +111,14 @@ def _spread(recipe: Recipe, known: Table, task: str, metric: str, seed: int, rep
     }
 
 
-def _threshold(recipe: Recipe, known: Table, task: str, seed: int, report: Report) -> dict[str, Any]:
+def on_folds(recipe: Recipe, known: Table, task: str, count: int, seed: int) -> Iterator[tuple[Any, dict[str, float]]]:
+    """Fold by fold, the model that learned from the others, and all its measures."""
+    for learn, judge in folds(known, count, seed, is_choice=task == CLASSIFICATION):
+        model = fit_whole(recipe, known.picked(learn), task, seed).model
+        yield model, Answers(model, known.picked(judge), task).figures()
+
+
+def _threshold(recipe: Recipe, known: Table, task: str, seed: int) -> dict[str, Any]:
     """The probability of the rarer class from which on it is chosen, by answers to rows that were not learned from."""
     import numpy as np
     from sklearn import metrics
@@ -111,8 +127,7 @@ def _threshold(recipe: Recipe, known: Table, task: str, seed: int, report: Repor
     if len(np.unique(known.target)) != _TWO:
         raise _no_threshold("a threshold is between two classes", "two classes")
     scores = np.zeros(len(known))
-    for number, (learn, judge) in enumerate(folds(known, _FOLDS_OF_THRESHOLD, seed, is_choice=True)):
-        report(0.5 + 0.3 * number / _FOLDS_OF_THRESHOLD, "finding the threshold")
+    for learn, judge in folds(known, _FOLDS_OF_THRESHOLD, seed, is_choice=True):
         model = fit(recipe, known.picked(learn), task, seed).model
         if not hasattr(model, "predict_proba"):
             raise _no_threshold(f"{recipe.estimator} gives no probabilities", "an estimator with probabilities")
@@ -137,8 +152,10 @@ def is_better(metric: str, one: float, other: float) -> bool:
     return one < other if metric in LOWER_IS_BETTER else one > other
 
 
-def _require_classes_not_asked(recipe: Recipe) -> None:
-    if any(value != NONE for value in recipe.imbalance.values()):
+def require_fitting(recipe: Recipe, task: str) -> None:
+    """Refuse, before anything long begins, a recipe that is not for this task."""
+    estimator_of(recipe, task, 0)
+    if task != CLASSIFICATION and any(value != NONE for value in recipe.imbalance.values()):
         raise InvalidRequest(
             "the target holds numbers, which have no rare classes",
             hint="leave imbalance out, or set the task to classification",

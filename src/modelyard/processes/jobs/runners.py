@@ -14,5 +14,6 @@ JOB_RUNNERS: Final = Registry[JobRunner](
         "optimise": "modelyard.processes.jobs.optimising.optimise:Optimise",
         "distil": "modelyard.integrations.distilling.distil:Distil",
         "train": "modelyard.integrations.training.train:Train",
+        "tune": "modelyard.integrations.tuning.tune:Tune",
     },
 )
