@@ -31,6 +31,7 @@ HOMES = {
     r"\bos\.environ\b": {
         "client/connection.py",
         "inspection/child_process.py",
+        "integrations/tuning/errands.py",  # writes it, for a script of the user's
         "processes/all_in_one/children.py",
         "processes/control_plane.py",
         "processes/model_worker.py",

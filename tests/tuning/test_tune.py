@@ -159,6 +159,12 @@ def test_a_bad_trial_fails_alone_with_its_reason(tune, does, said) -> None:
     assert psutil.Process().children() == []
 
 
+def test_what_a_script_leaves_open_or_unended_is_still_read(tune) -> None:
+    script = HEAD + 'lines = open("metrics.jsonl", "w")\nlines.write(json.dumps({"score": p["x"]}))\n'
+    done = tune(script=script, space={"x": {"choices": [1, 2]}}, metrics=["score"], method="grid", trials=2)
+    assert done.result["best"]["parameters"] == {"x": 2}
+
+
 def test_secrets_that_a_script_prints_are_not_kept(tune, capsys) -> None:
     does = "print('password=hunter2'); 1 / 0"
     done = tune(

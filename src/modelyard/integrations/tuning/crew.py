@@ -154,7 +154,8 @@ class Crew:
                 data = stream.read(_MOST_LINES * 64)
         except OSError:
             return
-        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+        whole = data if running.status is not None else data[: data.rfind(b"\n") + 1]
+        for line in whole.splitlines(keepends=True):
             running.read += len(line)
             running.lines += 1
             said = _numbers(line, running.lines)
