@@ -143,7 +143,7 @@ def _script(errand: Errand) -> None:
     import numpy as np
 
     random.seed(errand.seed)
-    np.random.seed(errand.seed)  # noqa: NPY002  (for scripts that use the old way)
+    np.random.seed(errand.seed)
     sys.argv = [errand.script]
     sys.path.insert(0, str(Path(errand.script).parent))
     module = types.ModuleType("__main__")
