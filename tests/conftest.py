@@ -1,5 +1,7 @@
-"""What tests of several areas share: real models, made once a run by the libraries that users use."""
+"""What tests of several areas share: real models, made once a run by the libraries that users use, and PyTorch."""
 
+import fcntl
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +10,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
+TORCH = ROOT / ".envs" / "torch"
+TORCH_LOCK = ROOT / "src" / "modelyard" / "inspection" / "children" / "torch_export.lock"
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +93,34 @@ def make_postgres(postgres_server, migrated_postgres: str) -> Iterator[Callable[
 def records_url(request: pytest.FixtureRequest) -> str:
     """What `records.url` is: the test runs once on each database."""
     return "" if request.param == "sqlite" else request.getfixturevalue("make_postgres")()
+
+
+@pytest.fixture(scope="session")
+def torch_python() -> Path:
+    """An interpreter that has torch (its CPU build) and, after it, all that the tests have; built once by plain pip.
+
+    The CPU build is asked for by its own version, which only a folder of wheels or torch's own index has: never the
+    build for GPUs, which is several gigabytes.
+    """
+    TORCH.parent.mkdir(exist_ok=True)
+    stamp, python = TORCH / "lock.txt", TORCH / "bin" / "python"
+    with (TORCH.parent / "torch.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.is_file() or stamp.read_bytes() != TORCH_LOCK.read_bytes():
+            _build(python)
+            stamp.write_bytes(TORCH_LOCK.read_bytes())
+    return python
+
+
+def _build(python: Path) -> None:
+    pins = TORCH_LOCK.read_text().splitlines()
+    torch = next(pin for pin in pins if pin.startswith("torch=="))
+    subprocess.run([sys.executable, "-m", "venv", "--clear", TORCH], check=True)
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    done = subprocess.run([*install, f"{torch}+cpu"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"{torch}+cpu is not to be had here (a folder of wheels or torch's CPU index has it)")
+    subprocess.run([*install, *(pin for pin in pins if pin != torch)], check=True)
+    site = next((TORCH / "lib").glob("python3.*")) / "site-packages"
+    beside = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "beside.pth").write_text(f"{beside}\n{ROOT / 'src'}\n")

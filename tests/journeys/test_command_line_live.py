@@ -158,22 +158,39 @@ def _work(yard: Yard, row: str) -> None:
     np.savetxt(many, values, delimiter=",", fmt="%d", header=",".join(f"p{n}" for n in range(64)), comments="")
     student = ("--student", "tree", "--max-disagreement", "100", "--generate", "100", "--name", "small")
     assert yard.json("distil", "digits:1", "--sample", str(many), *student)["candidates"][0]["state"] == "version"
+    _training(yard)
+    queue = ("--dir", str(yard.platform.directory / "queue"))
+    yard.run("stream", "send", "asked", "--group", "digits", "--data", str(rows), *queue)
+    assert len(yard.run("stream", "read", "asked", "--group", "digits", *queue).stdout.splitlines()) == 40
+
+
+def _training(yard: Yard) -> None:
+    """Recipes, scripts, and networks."""
     table = yard.platform.directory / "table.csv"
-    np.savetxt(table, values[:, :4], delimiter=",", fmt="%d", header="a,b,c,d", comments="")
+    np.savetxt(
+        table,
+        np.random.default_rng(0).integers(0, 17, (200, 4)),
+        delimiter=",",
+        fmt="%d",
+        header="a,b,c,d",
+        comments="",
+    )
     taught = yard.json("train", "guess", "--data", str(table), "--target", "d", "--estimator", "boosted")
     assert taught["candidates"][0]["state"] == "version"
     again = yard.json("train", "guess:1", "--data", str(table), "--earlier", str(table), "--only-if-drift", "0.2")
     assert again["result"]["trained"] is False
     yard.run("train", "guess", "--data", str(table), code=1)
+    labelled = yard.platform.directory / "labelled.csv"
+    names = ",".join(["digit", *(f"p{number}" for number in range(64))])
+    np.savetxt(labelled, np.random.default_rng(1).integers(0, 10, (200, 65)), "%d", ",", header=names, comments="")
+    refused = yard.run("fine-tune", "digits:1", "--sample", str(labelled), "--target", "digit", code=1)
+    assert "are not taught here" in refused.stderr  # it is no network
     script = yard.platform.directory / "guess.py"
     script.write_text(TRIAL)
     found = yard.json(
         "tune", str(script), "--space", '{"x": {"choices": [1, 2]}}', "--metric", "score", "--method", "grid"
     )
     assert found["result"]["best"]["parameters"] == {"x": 2}
-    queue = ("--dir", str(yard.platform.directory / "queue"))
-    yard.run("stream", "send", "asked", "--group", "digits", "--data", str(rows), *queue)
-    assert len(yard.run("stream", "read", "asked", "--group", "digits", *queue).stdout.splitlines()) == 40
 
 
 def _governance(yard: Yard) -> None:

@@ -61,6 +61,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "batch": ("modelyard.cli.jobs:batch", "Predictions for every row of a file."),
         "train": ("modelyard.cli.training:train", "Train a version by a recipe, or teach one more."),
         "tune": ("modelyard.cli.tuning:tune", "Search for the parameters that do best."),
+        "fine-tune": ("modelyard.cli.fine_tuning:fine_tune", "Teach a network rows of yours, or other labels."),
         "compress": ("modelyard.cli.optimising:compress", "A smaller form of a model, no worse than you allow."),
         "optimise": ("modelyard.cli.latency:optimise", "The cheapest way to serve a model within a latency."),
         "measure": ("modelyard.cli.latency:measure", "What 99 of 100 requests to a service are answered within."),

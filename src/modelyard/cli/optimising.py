@@ -23,7 +23,8 @@ from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS
     type=click.Choice(COMPRESSION_METHODS),
     default="int8",
     show_default=True,
-    help="8-bit weights; weights and activations; 16-bit numbers; a graph with less in it; fewer trees.",
+    help="8-bit weights; weights and activations; 16-bit numbers; a graph with less in it; fewer trees; a network"
+    " without its smallest weights, or without hidden units.",
 )
 @click.option("--max-drop", type=float, default=0.5, show_default=True, help="Points that may be lost.")
 @click.option("--name", help="The model whose version it becomes; without it, the same.")
@@ -62,3 +63,7 @@ def _print_outcome(result: dict[str, Any]) -> None:
         click.echo(f"kept   {', '.join(result['left_out'])}, which would have cost too much")
     if result["trees"]:
         click.echo(f"trees  {result['trees']['after']} of {result['trees']['before']}")
+    if result["pruned"]:
+        click.echo(
+            f"taken  {result['pruned']['part']:.0%}; packed {result['pruned']['packed']['ratio']:.2f} of the original"
+        )

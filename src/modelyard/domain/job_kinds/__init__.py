@@ -12,6 +12,7 @@ from modelyard.domain.job_kinds.batch_inference import BATCH_INFERENCE
 from modelyard.domain.job_kinds.compress import COMPRESS
 from modelyard.domain.job_kinds.distil import DISTIL
 from modelyard.domain.job_kinds.fields import Choice, Flag, Items, JobKind, Number, Parameter, Table, Text
+from modelyard.domain.job_kinds.fine_tune import FINE_TUNE
 from modelyard.domain.job_kinds.optimise import MEASURE, OPTIMISE
 from modelyard.domain.job_kinds.train import TRAIN
 from modelyard.domain.job_kinds.tune import TUNE
@@ -22,6 +23,7 @@ KINDS: Final[Mapping[str, JobKind]] = {
         BATCH_INFERENCE,
         COMPRESS,
         DISTIL,
+        FINE_TUNE,
         MEASURE,
         OPTIMISE,
         TRAIN,

@@ -6,7 +6,11 @@ from modelyard.domain.access import Verb
 from modelyard.domain.job_kinds.fields import Choice, JobKind, Number, Text
 
 TREES: Final = "trees"
-COMPRESSION_METHODS: Final = ("int8", "int8-static", "fp16", "graph", TREES)
+MAGNITUDE, UNITS = "prune-magnitude", "prune-units"
+PRUNING: Final = (MAGNITUDE, UNITS)
+QUICK_METHODS: Final = ("int8", "int8-static", "fp16", "graph", TREES)
+"""Those that teach nothing."""
+COMPRESSION_METHODS: Final = (*QUICK_METHODS, *PRUNING)
 COMPRESS: Final = JobKind(
     name="compress",
     text="Makes a smaller form of a model, judged on rows of yours, and offers it as a new version.",
@@ -14,7 +18,8 @@ COMPRESS: Final = JobKind(
     parameters={
         "method": Choice(
             text="8-bit weights, 8-bit weights and activations with scales from the sample, 16-bit numbers, a graph"
-            " with less in it, or an ensemble with fewer trees.",
+            " with less in it, an ensemble with fewer trees, a network without its smallest weights or without hidden"
+            " units, taught again.",
             choices=COMPRESSION_METHODS,
             default="int8",
         ),

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from modelyard.domain.access import Verb
 from modelyard.domain.errors.base import Detail
-from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS
+from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS, QUICK_METHODS
 from modelyard.domain.job_kinds.fields import Choice, Items, JobKind, Number, Parameter, Text
 
 RUNTIMES: Final = ("onnxruntime", "openvino")
@@ -42,7 +42,7 @@ OPTIMISE: Final = JobKind(
         "methods": Items(
             text="The forms that are tried beside the model as it is.",
             each=Choice(text="A method of compression.", choices=COMPRESSION_METHODS),
-            default=COMPRESSION_METHODS,
+            default=QUICK_METHODS,
         ),
         "runtimes": Items(
             text="The runtimes that are tried; one that is not installed is left out.",

@@ -1,8 +1,8 @@
 """The job `compress`: a smaller form of a version that loses no more than is allowed, and what it gains, measured.
 
 Where 8 bits cost too much, the nodes that cost most stay as they are, one after the other, until the rest is good
-enough: each is judged by itself first. Of an ensemble of trees as few stay as are enough. What comes out goes through
-the same intake as every upload.
+enough: each is judged by itself first. Of an ensemble of trees as few stay as are enough, and of a network as few
+weights or units. What comes out goes through the same intake as every upload.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelyard.domain.errors.platform import InvalidRequest, NotSupported
-from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS, TREES
+from modelyard.domain.job_kinds.compress import COMPRESSION_METHODS, PRUNING, TREES
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.samples import Sample, read_sample
-from modelyard.integrations.compressors.judging import Drop, Judge, Model, times
 from modelyard.integrations.compressors.onnx_forms import BY_NODE, make, named, quantisable
 from modelyard.integrations.compressors.trees import Cut, Ensemble, fewest
+from modelyard.integrations.judging import Drop, Judge, Model, times
+from modelyard.integrations.networks.prune import prune
 from modelyard.ports.job_runner import JobContext
 
 _MOST_JUDGED: Final = 48
@@ -50,7 +51,11 @@ class Compress:
         made = job.directory / "model.onnx"
         left_out: Sequence[str] = ()
         trees: dict[str, Any] = {}
-        if method == TREES:
+        pruned: Mapping[str, Any] = {}
+        if method in PRUNING:
+            done = prune(job, method, source, made, contract=package.contract, sample=sample, most=most)
+            drop, pruned, sample = done.drop, done.details, done.held
+        elif method == TREES:
             drop, trees = _fewest_trees(job, source, made, judge=judge, most=most)
         else:
             drop, left_out = _within(job, method, source, made, judge=judge, sample=sample, most=most)
@@ -63,6 +68,7 @@ class Compress:
             "time": times(judge.original, Model(made), sample),
             "left_out": list(left_out),
             "trees": trees,
+            "pruned": dict(pruned),
             "seed": job.seed,
             "libraries": {name: version(name) for name in _LIBRARIES},
         }

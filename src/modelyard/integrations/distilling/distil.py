@@ -15,11 +15,11 @@ from modelyard.domain.errors.platform import NotSupported
 from modelyard.domain.job_kinds.distil import AUTO, DISTIL, STUDENTS
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.samples import Sample, read_sample
-from modelyard.integrations.compressors.judging import Drop, Judge, Model, positions, times
 from modelyard.integrations.distilling.graphs import write
 from modelyard.integrations.distilling.heads import Head, HeadKind, head_of, settled
 from modelyard.integrations.distilling.lessons import as_sample, matrix, mixed, picked, split
 from modelyard.integrations.distilling.students import FITS
+from modelyard.integrations.judging import Drop, Judge, Model, positions, times
 from modelyard.ports.job_runner import JobContext
 
 if TYPE_CHECKING:

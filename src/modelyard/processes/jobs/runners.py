@@ -13,6 +13,7 @@ JOB_RUNNERS: Final = Registry[JobRunner](
         "measure": "modelyard.processes.jobs.optimising.measure:Measure",
         "optimise": "modelyard.processes.jobs.optimising.optimise:Optimise",
         "distil": "modelyard.integrations.distilling.distil:Distil",
+        "fine-tune": "modelyard.integrations.networks.fine_tune:FineTune",
         "train": "modelyard.integrations.training.train:Train",
         "tune": "modelyard.integrations.tuning.tune:Tune",
     },

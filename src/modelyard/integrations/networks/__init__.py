@@ -1,0 +1,1 @@
+"""Networks in ONNX, taught further with PyTorch: fine-tuned, transferred to other labels, pruned."""
