@@ -6,6 +6,7 @@ client may do with a prediction, and is counted in a column of its own.
 
 import argparse
 import random
+import signal
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ class Asking:
     def __init__(self, url: str, rows: np.ndarray) -> None:
         self._url = url
         self._rows = rows
-        self._http = httpx.Client(trust_env=False, timeout=30)
+        self._http = httpx.Client(trust_env=False, timeout=15)
         self._lock = threading.Lock()
         self.answered: Counter[str] = Counter()
         self.right: Counter[str] = Counter()
@@ -83,18 +84,17 @@ def main() -> int:
     asking = Asking(url, rows)
     chance = random.Random(7)
     due = shown = time.monotonic()
+    stopping = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stopping.set())
     with ThreadPoolExecutor(64) as clients:
-        try:
-            while True:
-                clients.submit(asking.ask, chance.randrange(len(rows)))
-                due += 1 / given.rate
-                if due > shown:
-                    print(asking.tally(), flush=True)
-                    shown = due + 5
-                time.sleep(max(0.0, due - time.monotonic()))
-        except KeyboardInterrupt:
-            print("stopping", flush=True)
-            clients.shutdown(wait=False, cancel_futures=True)  # what waits for a turn was not sent
+        while not stopping.wait(max(0.0, due - time.monotonic())):
+            clients.submit(asking.ask, chance.randrange(len(rows)))
+            due += 1 / given.rate
+            if due > shown:
+                print(asking.tally(), flush=True)
+                shown = due + 5
+        print("stopping", flush=True)
+        clients.shutdown(wait=False, cancel_futures=True)  # what waits for a turn was not sent
     print(asking.tally())
     for what, count in asking.failed.items():
         print(f"{count} × {what}")

@@ -1,10 +1,13 @@
 """Real teachers and their students: how near, under which contract, and what happens where none is near enough."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
+import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -46,11 +49,15 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def attempt(tmp_path: Path) -> Any:
-    def make(of: SimpleNamespace, *, known: bool = True, **parameters: Any) -> RecordedAttempt:
+    def make(
+        of: SimpleNamespace, *, known: bool = True, more: dict[str, Path] | None = None, **parameters: Any
+    ) -> RecordedAttempt:
         file = tmp_path / "sample.npz"
         np.savez(file, rows=of.rows.astype("f4"), **({"target": of.right} if known else {}))
         filled = check_job(find_kind("distil"), parameters, {"model": {}, "sample": {}})
-        return RecordedAttempt(tmp_path / "attempt", filled, {"model": of.given, "sample": file}, kind="distil")
+        return RecordedAttempt(
+            tmp_path / "attempt", filled, {"model": of.given, "sample": file, **(more or {})}, kind="distil"
+        )
 
     return make
 
@@ -119,3 +126,51 @@ def test_equal_rows_stay_on_one_side_and_mixed_ones_in_range() -> None:
     assert (made == np.round(made)).all()
     with pytest.raises(InvalidRequest, match="too few"):
         split(rows[:30], 0.3, seed=1)
+
+
+def logged(of: SimpleNamespace, place: Path, *, suffix: str = ".csv", only_labels: bool = False) -> Path:
+    """What the teacher answers to its rows, as the job `batch-inference` writes it."""
+    package = read_package(of.package)
+    session = onnxruntime.InferenceSession(str(of.package / package.entry))
+    shares = session.run(["probabilities"], {session.get_inputs()[0].name: of.rows.astype("f4")})[0]
+    labels = package.contract.labels
+    frame = pd.DataFrame({"label": [labels[place] for place in shares.argmax(axis=1)]})
+    if not only_labels:
+        frame = frame.join(pd.DataFrame(shares, columns=[f"probabilities_{label}" for label in labels]))
+    path = place / f"predictions{suffix}"
+    frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_json(path, orient="records", lines=True)
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "only_labels"), [(".csv", False), (".jsonl", False), (".csv", True)])
+def test_logged_answers_teach_without_a_teacher_that_is_asked(teacher, attempt, tmp_path, suffix, only_labels) -> None:
+    of = teacher("cancer")
+    answers = logged(of, tmp_path, suffix=suffix, only_labels=only_labels)
+    shutil.copytree(of.package, tmp_path / "given" / "package")
+    (tmp_path / "given" / "package" / read_package(of.package).entry).unlink()  # nobody can ask it
+    more = {"answers": answers, "model": tmp_path / "given"}
+    job = attempt(of, student="forest", max_disagreement=15.0, more=more)
+    result = dict(Distil().run(job))
+    assert result["teacher"] == "its logged answers"
+    assert result["disagreement"]["points"] <= 15.0
+    assert result["rows"]["mixed"] == 0
+    assert result["accuracy"]["before"] > 0.9
+    assert "times_quicker" not in result["time"]["one"]
+    assert len(job.offered) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("label\n0\n", "1 rows, and the sample has"),
+        ("other\n" + "1\n" * 284, "the columns other"),
+        ("label\n" + "x\n" * 284, "label 'x'"),
+        ("probabilities_0,probabilities_1\n" + ",1\n" * 284, "missing"),
+    ],
+)
+def test_answers_that_do_not_fit_the_sample_are_refused(teacher, attempt, tmp_path, text, words) -> None:
+    of = teacher("cancer")
+    (tmp_path / "answers.csv").write_text(text)
+    job = attempt(of, student="tree", more={"answers": tmp_path / "answers.csv"})
+    with pytest.raises(InvalidRequest, match=words):
+        Distil().run(job)

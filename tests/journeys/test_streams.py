@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -152,7 +153,8 @@ def test_a_service_that_is_away_is_waited_for(platform, broker) -> None:
         shell.send([request(number, [list(FLOWERS[0])]) for number in range(3)])
         os.kill(server, signal.SIGKILL)
     finally:
-        os.kill(server, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # it is gone already
+            os.kill(server, signal.SIGCONT)
     wait_until(lambda: "answered 3" in running.stderr.readline(), limit_s=90, what="answers after the server is back")
     ended(running)
     assert len({each["id"] for each in shell.read("told")}) == 3

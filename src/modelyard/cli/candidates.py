@@ -26,13 +26,16 @@ def split_model(text: str, *, command: str) -> tuple[str, str]:
 
 
 def submit_for(
-    client: Client, kind: str, name: str, version: str, sample: Mapping[str, str], parameters: Mapping[str, Any]
+    client: Client, kind: str, name: str, version: str, given: Mapping[str, Any], parameters: Mapping[str, Any]
 ) -> Job:
-    """Submit a job of this kind for a version, which becomes the parent; parameters that are None are left out."""
+    """Submit a job of this kind for a version, which becomes the parent, with the files `given` by input.
+
+    Parameters that are None are left out.
+    """
     source = {"model": name, **({"version": version} if version else {})}
     parent = f"{name}:{version}" if version else name
     kept = {key: value for key, value in {**parameters, "parent": parent}.items() if value is not None}
-    return submit(client, kind, kept, {"model": source, "sample": sample})
+    return submit(client, kind, kept, {"model": source, **given})
 
 
 def finished(client: Client, job: Job) -> Job:
@@ -50,10 +53,13 @@ def make_version(  # noqa: PLR0913  (what such a command is made of)
     wait: bool,
     as_json: bool,
     show: Callable[[Job], None],
+    more: Mapping[str, Path | None] | None = None,
 ) -> int:
     """Submit, wait if asked to, and print the outcome with `show` and what became of each candidate; the exit code."""
     name, version = split_model(model, command=kind)
-    job = submit_for(client, kind, name, version, give_file(client, sample), parameters)
+    files = {"sample": sample, **(more or {})}
+    given = {place: give_file(client, path) for place, path in files.items() if path is not None}
+    job = submit_for(client, kind, name, version, given, parameters)
     return conclude(client, job, wait=wait, as_json=as_json, show=show)
 
 

@@ -17,6 +17,11 @@ from modelyard.domain.job_kinds.distil import AUTO, STUDENTS
 @click.option("--sample", required=True, type=click.Path(path_type=Path), help="Rows: a .csv, .npy or .npz file.")
 @click.option("--target", help="The column of the sample that holds the right answers, to compare accuracy.")
 @click.option(
+    "--answers",
+    type=click.Path(path_type=Path),
+    help="What it has answered to the rows already: a .csv or .jsonl file, as `modelyard batch` writes it.",
+)
+@click.option(
     "--student",
     type=click.Choice((*STUDENTS, AUTO)),
     default=AUTO,
@@ -31,12 +36,24 @@ from modelyard.domain.job_kinds.distil import AUTO, STUDENTS
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the new version.")
 @json_option
 @platform_command
-def distil(client: Client, *, model: str, sample: Path, wait: bool, as_json: bool, **options: Any) -> int:  # noqa: ANN401
-    """Teach a small model what a version that is served as ONNX answers, and offer it as a new version.
+def distil(
+    client: Client,
+    *,
+    model: str,
+    sample: Path,
+    answers: Path | None,
+    wait: bool,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401
+) -> int:
+    """Teach a small model what a version answers, or has answered, and offer it as a new version.
 
     Example: modelyard distil digits:1 --sample rows.csv --target digit --student network
     """
-    return make_version(client, "distil", model, sample, options, wait=wait, as_json=as_json, show=_print_outcome)
+    more = {"answers": answers}
+    return make_version(
+        client, "distil", model, sample, options, wait=wait, as_json=as_json, show=_print_outcome, more=more
+    )
 
 
 def _print_outcome(result: dict[str, Any]) -> None:
@@ -51,6 +68,9 @@ def _print_outcome(result: dict[str, Any]) -> None:
             f"score      {result['accuracy']['before']:.4g} → {result['accuracy']['after']:.4g}"
             f" ({result['accuracy']['measure']})"
         )
+    if "times_quicker" not in times["one"]:
+        click.echo(f"speed      {times['one']['after_us']:g} µs for a row")
+        return
     click.echo(
         f"speed      {times['one']['times_quicker']:g} times for a row, {times['batch']['times_quicker']:g} for a batch"
     )

@@ -71,7 +71,7 @@ def optimise(client: Client, *, model: str, wait: bool, as_json: bool, **given: 
     if given["deploy"] and not wait:
         raise InvalidRequest("what is chosen can only be deployed when it is waited for", hint="leave out --no-wait")
     sample = give_file(client, given["sample"])
-    job = submit_for(client, "optimise", name, version, sample, _parameters(client, given))
+    job = submit_for(client, "optimise", name, version, {"sample": sample}, _parameters(client, given))
     if not wait:
         print_accepted(job, as_json=as_json)
         return 0

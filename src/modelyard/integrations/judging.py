@@ -74,15 +74,24 @@ class Judge:
     """Compares models with the one that `original` is, on one sample."""
 
     def __init__(
-        self, contract: ModelContract, original: Path, sample: Sample, *, before: "Array | None" = None
+        self, contract: ModelContract, original: Path | None, sample: Sample, *, before: "Array | None" = None
     ) -> None:
-        """`before` is what another model answered, one value a row, where that is to be compared with."""
+        """`before` is what another model answered, one value a row, where that is to be compared with.
+
+        Without `original` it has to be given.
+        """
         self._contract = contract
         self._sample = sample
-        self.original = Model(original)
+        self._original = Model(original) if original is not None else None
         self._is_choice = contract.task is Task.CLASSIFICATION or contract.labelling is not None
         self._before = self.original.answers(sample, self._read) if before is None else before
         self._right = self._target()
+
+    @property
+    def original(self) -> Model:
+        """The model that others are compared with."""
+        assert self._original is not None, "it was not given"
+        return self._original
 
     def drop(self, path: Path) -> Drop:
         """How much worse the model in `path` is."""

@@ -26,7 +26,7 @@ DISTIL: Final = JobKind(
             default=1.0,
         ),
         "generate": Number(
-            text="Rows made by mixing those of the sample, answered by the teacher.",
+            text="Rows made by mixing those of the sample, answered by the teacher; none where its answers are given.",
             low=0,
             high=1_000_000,
             default=20_000,
@@ -49,4 +49,5 @@ DISTIL: Final = JobKind(
         "parent": Text(text="The version that it learns from, as NAME:VERSION; kept with the new one."),
     },
     inputs=("model", "sample"),
+    optional=("answers",),
 )

@@ -10,11 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modelyard.domain.contract import ModelContract
-from modelyard.domain.errors.platform import NotSupported
+from modelyard.domain.contract import ModelContract, ServingPackage
+from modelyard.domain.errors.platform import NotFound, NotSupported
 from modelyard.domain.job_kinds.distil import AUTO, DISTIL, STUDENTS
 from modelyard.foundation.documents import read_package
 from modelyard.foundation.samples import Sample, read_sample
+from modelyard.integrations.distilling.answers import read_answers
 from modelyard.integrations.distilling.graphs import write
 from modelyard.integrations.distilling.heads import Head, HeadKind, head_of, settled
 from modelyard.integrations.distilling.lessons import as_sample, matrix, mixed, picked, split
@@ -51,9 +52,6 @@ class Distil:
         """Teach, judge, and offer the version."""
         wish = job.parameters
         package = read_package(job.input("model") / "package")
-        original = job.input("model") / "package" / package.entry
-        if package.runtime != "onnxruntime":
-            raise NotSupported(f"distil is for models that are served as ONNX, and this one is {package.format}")
         contract, specs = package.contract, package.contract.inputs
         head = head_of(contract)
         job.report(done=0.02, text="reading the sample")
@@ -61,19 +59,20 @@ class Distil:
         rows = matrix(sample, specs)
         known, places = split(rows, float(wish["held_out"]), job.seed)
         held = picked(sample, places)
-        lessons = _with_mixed(rows[known], int(wish["generate"]), job.seed)
-        job.report(done=0.05, text=f"the teacher answers {len(lessons)} rows")
-        teacher = Model(original)
-        answers = _answers(teacher, as_sample(lessons, specs, sample), contract, head)
-        head = settled(head, answers)
-        before = _chosen(teacher, held, contract) if contract.labelling is not None else None
-        judge = Judge(head.contract(contract), original, Sample(held.inputs, None, held.rows), before=before)
-        school = _School(job, head, contract, lessons, answers)
-        best, tried = school.best(judge, held, teacher)
+        taught = _logged(job, head, contract, sample, known, places) or _asked(job, package, head, sample, known, held)
+        head = taught.head
+        lessons = rows[known] if taught.mixed is None else _joined(rows[known], taught.mixed)
+        judge = Judge(
+            head.contract(contract), taught.original, Sample(held.inputs, None, held.rows), before=taught.before
+        )
+        school = _School(job, head, contract, lessons, taught.answers)
+        best, tried = school.best(judge, held, taught.original)
         scores = None
         if held.target is not None:
-            scores = Judge(head.contract(contract), original, held, before=before).drop(best.path).document()
-        sizes = original.stat().st_size, best.path.stat().st_size
+            scores = (
+                Judge(head.contract(contract), taught.original, held, before=taught.before).drop(best.path).document()
+            )
+        sizes = taught.size_bytes, best.path.stat().st_size
         name = str(wish.get("name") or package.name)
         job.candidate(
             best.path,
@@ -84,16 +83,78 @@ class Distil:
         )
         return {
             "student": best.text,
+            "teacher": "asked" if taught.original is not None else "its logged answers",
             "max_disagreement": float(wish["max_disagreement"]),
             "disagreement": best.drop.document(),
             "accuracy": scores,
             "rows": {"given": len(known), "mixed": len(lessons) - len(known), "held_out": held.rows},
             "size": {"before_bytes": sizes[0], "after_bytes": sizes[1], "ratio": round(sizes[1] / sizes[0], 4)},
-            "time": best.speed,
+            "time": best.speed if taught.original is not None else _alone(best.speed),
             "tried": [{"student": each.text, "disagreement": each.drop.points} for each in tried],
             "seed": job.seed,
             "libraries": {each: version(each) for each in _LIBRARIES},
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Teaching:
+    """What the teacher answers to the lessons, and `before` to the held-out rows, one value a row.
+
+    `original` is the teacher's file where it can be asked; `mixed` are lessons beyond those of the sample.
+    """
+
+    head: Head
+    answers: "Array"
+    before: "Array | None"
+    original: Path | None
+    mixed: "Array | None"
+    size_bytes: int
+
+
+def _asked(
+    job: JobContext, package: ServingPackage, head: Head, sample: Sample, known: "Array", held: Sample
+) -> _Teaching:
+    """The version itself answers."""
+    if package.runtime != "onnxruntime":
+        raise NotSupported(
+            f"a teacher that is asked has to be served as ONNX, and this one is {package.format}",
+            hint="deploy it, ask it with `modelyard batch`, and give what it answered as answers",
+        )
+    original, contract, specs = (
+        job.input("model") / "package" / package.entry,
+        package.contract,
+        package.contract.inputs,
+    )
+    rows = matrix(sample, specs)[known]
+    more = mixed(rows, int(job.parameters["generate"]), job.seed) if job.parameters["generate"] else None
+    lessons = rows if more is None else _joined(rows, more)
+    job.report(done=0.05, text=f"the teacher answers {len(lessons)} rows")
+    teacher = Model(original)
+    answers = _answers(teacher, as_sample(lessons, specs, sample), contract, head)
+    return _Teaching(
+        head=settled(head, answers),
+        answers=answers,
+        before=_chosen(teacher, held, contract) if contract.labelling is not None else None,
+        original=original,
+        mixed=more,
+        size_bytes=original.stat().st_size,
+    )
+
+
+def _logged(
+    job: JobContext, head: Head, contract: ModelContract, sample: Sample, known: "Array", places: "Array"
+) -> _Teaching | None:
+    """What it has answered before, where that is given."""
+    try:
+        path = job.input("answers")
+    except NotFound:
+        return None
+    answers = read_answers(path, head, contract, sample.rows)
+    head = settled(head, answers)
+    before = answers[places].argmax(axis=1) if contract.labelling is not None else answers[places].mean(axis=1)
+    files = [each for each in (job.input("model") / "package").iterdir() if each.is_file()]
+    size = sum(each.stat().st_size for each in files)
+    return _Teaching(head=head, answers=answers[known], before=before, original=None, mixed=None, size_bytes=size)
 
 
 class _School:
@@ -105,7 +166,7 @@ class _School:
         self._job, self._head, self._contract = job, head, contract
         self._lessons, self._answers = lessons, answers
 
-    def best(self, judge: Judge, held: Sample, teacher: Model) -> tuple[_Tried, list[_Tried]]:
+    def best(self, judge: Judge, held: Sample, original: Path | None) -> tuple[_Tried, list[_Tried]]:
         """The quickest that is good enough, and all that were tried.
 
         Raises:
@@ -114,17 +175,19 @@ class _School:
         wish, most = self._job.parameters["student"], float(self._job.parameters["max_disagreement"])
         forms = STUDENTS if wish == AUTO else (wish,)
         tried: list[_Tried] = []
+        teacher = Model(original) if original is not None else None
         for place, form in enumerate(forms):
             for text, fit in FITS[form]:
                 self._job.report(done=0.1 + 0.85 * place / len(forms), text=f"teaching: {text}")
                 path = self._job.directory / f"{text.replace(' ', '-').replace(',', '')}.onnx"
                 self._teach(fit, path)
-                tried.append(_Tried(text, path, judge.drop(path), times(teacher, Model(path), held)))
+                student = Model(path)
+                tried.append(_Tried(text, path, judge.drop(path), times(teacher or student, student, held)))
                 if tried[-1].drop.points <= most:
                     break
         enough = [each for each in tried if each.drop.points <= most]
         if enough:
-            return max(enough, key=lambda each: each.speed["one"]["times_quicker"]), tried
+            return min(enough, key=lambda each: each.speed["one"]["after_us"]), tried
         near = min(tried, key=lambda each: each.drop.points)
         raise NotSupported(
             f"no student is near enough: the nearest, {near.text}, differs by {near.drop.points:g} points of"
@@ -140,10 +203,16 @@ class _School:
         write(path, body, head=self._head, inputs=self._contract.inputs, temperature=targets.temperature)
 
 
-def _with_mixed(rows: "Array", count: int, seed: int) -> "Array":
+def _alone(speed: Mapping[str, Any]) -> dict[str, Any]:
+    """The student's times without a teacher beside it."""
+    return {which: {"rows": each["rows"], "after_us": each["after_us"]} for which, each in speed.items()}
+
+
+def _joined(first: "Array", second: "Array") -> "Array":
+    """Both below each other."""
     import numpy as np
 
-    return np.concatenate([rows, mixed(rows, count, seed)]) if count else rows
+    return np.concatenate([first, second])
 
 
 def _answers(teacher: Model, sample: Sample, contract: ModelContract, head: Head) -> "Array":
