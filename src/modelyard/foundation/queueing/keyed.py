@@ -99,10 +99,10 @@ class _Window:
         if not line:
             del self.lines[name]
 
-    def drop(self, gone: Callable[[Fetched], bool]) -> None:
+    def drop(self, gone: Callable[[_Entry], bool]) -> None:
         """Forget what is another member's now."""
         for name, line in list(self.lines.items()):
-            for entry in [each for each in line if gone(each.fetched)]:
+            for entry in [each for each in line if gone(each)]:
                 self.take(name, entry)
 
     def find(self, entry: _Entry) -> object | None:
@@ -145,9 +145,15 @@ class KeyedSubscription:
         ]
         return self
 
-    def forget(self, gone: Callable[[Fetched], bool]) -> None:
-        """Another member has these from now on; what is in hand of them can no longer be acknowledged."""
-        self._window.drop(gone)
+    async def release(self, gone: Callable[[Fetched], bool], wait_s: float) -> None:
+        """Another member gets these: forget what waits, and what is in hand when it ends or `wait_s` is over."""
+        self._window.drop(lambda entry: gone(entry.fetched) and not entry.in_hand)
+        self._ring()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while self._failure is None and any(gone(fetched) for fetched in self._window.held()):
+                    await self._changed.wait()
+        self._window.drop(lambda entry: gone(entry.fetched))
         self._ring()
 
     async def receive(self, *, wait_s: float) -> Delivery | None:

@@ -23,11 +23,13 @@ class QueueAddress:
     user: str = ""
     password: str = field(default="", repr=False)
     options: tuple[tuple[str, str], ...] = ()
+    more: tuple[str, ...] = ()
+    """Further brokers of the same cluster, `HOST` or `HOST:PORT`."""
 
     def __str__(self) -> str:
         """As it is shown to people."""
         who = f"{self.user}{':***' if self.password else ''}@" if self.user or self.password else ""
-        return f"{self.scheme}://{who}{self._place}{self.path}"
+        return f"{self.scheme}://{who}{','.join([self._place, *self.more])}{self.path}"
 
     def url(self) -> str:
         """With its password, for the broker's library alone."""
@@ -38,6 +40,22 @@ class QueueAddress:
     def option(self, name: str, default: str) -> str:
         """One of the URL's options."""
         return dict(self.options).get(name, default)
+
+    def whole_option(self, name: str, default: int, *, least: int) -> int:
+        """One of the URL's options that is a whole number.
+
+        Raises:
+            InvalidRequest: it is none, or less than `least`.
+        """
+        text = self.option(name, str(default))
+        if not text.isdecimal() or int(text) < least:
+            raise InvalidRequest(f"{name}={shown(text)} in the url of a queue", hint=f"a whole number from {least}")
+        return int(text)
+
+    def places(self, port: int) -> list[str]:
+        """All brokers that are named, `HOST:PORT`; `port` where none is given."""
+        named = [self._place, *self.more]
+        return [place if re.search(r":\d+$", place) else f"{place}:{port}" for place in named]
 
     @property
     def _place(self) -> str:
@@ -51,8 +69,9 @@ def read_address(url: str, *, password: str = "") -> QueueAddress:
     Raises:
         InvalidRequest: it is no URL of a broker.
     """
+    first, more = _several(url)
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(first)
         port = parts.port
     except ValueError as error:
         raise InvalidRequest("the url of a queue cannot be read", hint="amqp://USER@HOST:5672/VHOST") from error
@@ -66,7 +85,20 @@ def read_address(url: str, *, password: str = "") -> QueueAddress:
         user=unquote(parts.username or ""),
         password=password or unquote(parts.password or ""),
         options=tuple(parse_qsl(parts.query)),
+        more=more,
     )
+
+
+def _several(url: str) -> tuple[str, tuple[str, ...]]:
+    """The URL with its first host alone, and the other hosts: `kafka://a:9092,b:9092/` names two."""
+    found = re.match(r"(?P<head>[^/?#]*//(?:[^/?#]*@)?)(?P<hosts>[^/?#]*)(?P<tail>.*)", url, re.DOTALL)
+    if found is None:
+        return url, ()
+    first, *more = found["hosts"].split(",")
+    for each in more:
+        if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", each):
+            raise InvalidRequest(f"{shown(each)} in the url of a queue is no host", hint="kafka://HOST:9092,HOST:9092")
+    return f"{found['head']}{first}{found['tail']}", tuple(more)
 
 
 def check_topic(name: str) -> str:
