@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -30,6 +30,11 @@ _TOLD_EVERY_S: Final = 5.0
 def _broker(command: F) -> F:
     """Adds the options that say where the broker is."""
     for option in (
+        click.option(
+            "--broker-ca",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="The certificates that sign the broker's, with kafkas://, amqps://, natss:// and rediss://.",
+        ),
         click.option(
             "--password-file", type=click.Path(path_type=Path, exists=True), help="A file with the broker's password."
         ),
@@ -90,7 +95,7 @@ def stream_run(client: Client, *, service: str, **given: Any) -> int:  # noqa: A
     if options.source == options.target:
         raise InvalidRequest("a stream that reads its own answers never ends", hint="name another topic with --out")
     url = client.service(service).info.url
-    queue = _opened(given["broker"], given["directory"], given["password_file"])
+    queue = _opened(given)
     asyncio.run(_running(client, queue, options, url))
     return 0
 
@@ -136,7 +141,7 @@ def stream_send(*, topic: str, data: Any, key: str | None, group: str, **where: 
     Example: modelyard stream send images --group digits --data rows.jsonl
     """
     messages = [_message(number, line, key) for number, line in enumerate(data.read().splitlines(), 1) if line.strip()]
-    queue = _opened(where["broker"], where["directory"], where["password_file"])
+    queue = _opened(where)
     asyncio.run(closing(queue, send(queue, check_topic(topic), check_topic(group), messages)))
     say(f"{len(messages)} messages in {topic}")
 
@@ -155,15 +160,21 @@ def stream_read(*, topic: str, group: str, wait_s: float, **where: Any) -> None:
 
     Example: modelyard stream read labels
     """
-    queue = _opened(where["broker"], where["directory"], where["password_file"])
+    queue = _opened(where)
     reading = read(queue, check_topic(topic), check_topic(group), member="cli", wait_s=wait_s, take=_print)
     count = asyncio.run(closing(queue, reading))
     say(f"{count} messages")
 
 
-def _opened(url: str, directory: Path, password_file: Path | None) -> MessageQueue:
-    password = password_file.read_text().strip() if password_file else ""
-    return open_queue(url, password=password, directory=directory)
+def _opened(where: Mapping[str, Any]) -> MessageQueue:
+    """The queue that the options of `_broker` name."""
+    word: Path | None = where["password_file"]
+    return open_queue(
+        where["broker"],
+        password=word.read_text().strip() if word else "",
+        ca=str(where["broker_ca"] or ""),
+        directory=where["directory"],
+    )
 
 
 def _message(number: int, line: bytes, key: str | None) -> Message:

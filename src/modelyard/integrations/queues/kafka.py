@@ -490,7 +490,10 @@ def _settings(address: QueueAddress) -> dict[str, Any]:
     if address.user:
         settings |= {"sasl.username": address.user, "sasl.password": address.password}
         settings["sasl.mechanism"] = address.option("mechanism", "PLAIN")
-    settings["security.protocol"] = "SASL_PLAINTEXT" if address.user else "PLAINTEXT"
+    wire = "SSL" if address.tls else "PLAINTEXT"
+    settings["security.protocol"] = f"SASL_{wire}" if address.user else wire
+    if address.ca:
+        settings["ssl.ca.location"] = address.ca
     return settings
 
 

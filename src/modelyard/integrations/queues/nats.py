@@ -114,7 +114,8 @@ class NatsQueue:
                 self._js = None
                 async with asyncio.timeout(_CONNECT_S):  # the library itself would try for ever
                     self._client = await nats.connect(
-                        self._address.url(),
+                        self._address.url("tls" if self._address.tls else "nats"),
+                        tls=self._address.context(),
                         max_reconnect_attempts=-1,
                         reconnect_time_wait=0.25,
                         error_cb=_silent,

@@ -126,7 +126,9 @@ class RabbitQueue:
             if self._connection is None or self._connection.is_closed or self._channel.is_closed:
                 await self._drop()
                 self._connection = await aio_pika.connect(
-                    f"{self._address.url()}?heartbeat={_HEARTBEAT_S}", timeout=_PATIENCE_S
+                    f"{self._address.url()}?heartbeat={_HEARTBEAT_S}",
+                    timeout=_PATIENCE_S,
+                    ssl_context=self._address.context(),
                 )
                 self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
             return self._channel

@@ -53,8 +53,15 @@ class RedisQueue:
         except ImportError as error:
             raise MissingExtra("Redis streams need a library", hint="pip install 'modelyard[redis]'") from error
         self._address = address
+        proof: dict[str, Any] = {}
+        if address.tls:
+            proof = {"ssl_check_hostname": True, "ssl_cert_reqs": "required", "ssl_ca_certs": address.ca or None}
         self._redis: Redis = Redis.from_url(
-            address.url(), socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, decode_responses=False
+            address.url(),
+            **proof,
+            socket_timeout=_PATIENCE_S,
+            socket_connect_timeout=_PATIENCE_S,
+            decode_responses=False,
         )
 
     async def ensure(self, topic: str, group: str) -> None:
