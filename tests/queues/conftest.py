@@ -1,43 +1,38 @@
 """One real broker of a kind for each test process, started with the first test that asks for it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 
 import pytest
 
 from modelyard.testing.brokers import (
     Broker,
-    BrokerMissing,
     running_kafka,
     running_nats,
     running_rabbitmq,
     running_redis,
 )
-
-
-def _running(start: Callable[[], AbstractContextManager[Broker]]) -> Iterator[Broker]:
-    try:
-        with start() as broker:
-            yield broker
-    except BrokerMissing as missing:
-        pytest.skip(str(missing))
+from modelyard.testing.conformance.queue import running_or_skip
 
 
 @pytest.fixture(scope="session")
 def redis_broker() -> Iterator[Broker]:
-    yield from _running(running_redis)
+    with running_or_skip(running_redis()) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")
 def nats_broker() -> Iterator[Broker]:
-    yield from _running(running_nats)
+    with running_or_skip(running_nats()) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")
 def rabbit_broker() -> Iterator[Broker]:
-    yield from _running(running_rabbitmq)
+    with running_or_skip(running_rabbitmq()) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")
 def kafka_broker() -> Iterator[Broker]:
-    yield from _running(running_kafka)
+    with running_or_skip(running_kafka()) as broker:
+        yield broker

@@ -1,6 +1,6 @@
 """Every broker over TLS: it has to prove its name, and nothing is sent to one that does not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -11,14 +11,13 @@ from modelyard.domain.errors.platform import InvalidRequest, Unavailable
 from modelyard.processes.queues import open_queue
 from modelyard.testing.brokers import (
     Broker,
-    BrokerMissing,
     Certificate,
     running_kafka,
     running_nats,
     running_rabbitmq,
     running_redis,
 )
-from modelyard.testing.conformance.queue import message, take
+from modelyard.testing.conformance.queue import message, running_or_skip, take
 
 Start = Callable[[Certificate | None], AbstractContextManager[Broker]]
 STARTS: dict[str, Start] = {
@@ -51,17 +50,9 @@ def start(request) -> Start:
     return STARTS[request.param]
 
 
-def running(start: Start, proof: Certificate) -> Iterator[Broker]:
-    try:
-        with start(proof) as broker:
-            yield broker
-    except BrokerMissing as missing:
-        pytest.skip(str(missing))
-
-
 async def test_a_broker_proves_its_name_to_those_who_trust_its_authority(start, authority, tmp_path):
     ours, ca = authority
-    for broker in running(start, certificate_of(ours, tmp_path, "127.0.0.1")):
+    with running_or_skip(start(certificate_of(ours, tmp_path, "127.0.0.1"))) as broker:
         queue = open_queue(broker.url, ca=str(ca), directory=tmp_path)
         await queue.ensure("secret", "g")
         await queue.publish("secret", [message(1)])
@@ -82,7 +73,7 @@ async def test_a_broker_proves_its_name_to_those_who_trust_its_authority(start, 
 
 async def test_a_certificate_for_another_name_is_no_proof(start, authority, tmp_path):
     ours, ca = authority
-    for broker in running(start, certificate_of(ours, tmp_path, "elsewhere.example")):
+    with running_or_skip(start(certificate_of(ours, tmp_path, "elsewhere.example"))) as broker:
         queue = open_queue(broker.url, ca=str(ca), directory=tmp_path)
         with pytest.raises(Unavailable):
             await queue.publish("secret", [message(1)])

@@ -1,5 +1,6 @@
 """Names and addresses of queues: what may be one, and how an address is shown without its password."""
 
+import importlib
 import re
 import ssl
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from modelyard.domain.errors.base import quote as shown
-from modelyard.domain.errors.platform import InvalidRequest, Unavailable
+from modelyard.domain.errors.platform import InvalidRequest, MissingExtra, Unavailable
 
 TOPIC_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
 _LONGEST_TOPIC: Final = 150
@@ -147,6 +148,18 @@ def check_topic(name: str) -> str:
             f"{shown(name)} is no name for a topic", hint=f"1 to {_LONGEST_TOPIC} of A-Z a-z 0-9 _ - with dots between"
         )
     return name
+
+
+def require_library(library: str, need: str, *, extra: str) -> None:
+    """See to it that a broker's library is there; `need` says what for.
+
+    Raises:
+        MissingExtra: it is not, with the extra that brings it.
+    """
+    try:
+        importlib.import_module(library)
+    except ImportError as error:
+        raise MissingExtra(need, hint=f"pip install 'modelyard[{extra}]'") from error
 
 
 def not_let_in(address: QueueAddress) -> Unavailable:

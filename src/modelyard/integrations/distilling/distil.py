@@ -59,14 +59,15 @@ class Distil:
         rows = matrix(sample, specs)
         known, places = split(rows, float(wish["held_out"]), job.seed)
         held = picked(sample, places)
-        taught = _logged(job, head, contract, sample, known, places) or _asked(job, package, head, sample, known, held)
-        head = taught.head
-        lessons = rows[known] if taught.mixed is None else _joined(rows[known], taught.mixed)
+        taught = _logged(job, head, contract, rows, known, places) or _asked(
+            job, package, head, sample, rows[known], held
+        )
+        head, lessons = taught.head, taught.lessons
         judge = Judge(
             head.contract(contract), taught.original, Sample(held.inputs, None, held.rows), before=taught.before
         )
         school = _School(job, head, contract, lessons, taught.answers)
-        best, tried = school.best(judge, held, taught.original)
+        best, tried = school.best(judge, held, taught.teacher)
         scores = None
         if held.target is not None:
             scores = (
@@ -100,19 +101,20 @@ class Distil:
 class _Teaching:
     """What the teacher answers to the lessons, and `before` to the held-out rows, one value a row.
 
-    `original` is the teacher's file where it can be asked; `mixed` are lessons beyond those of the sample.
+    `original` is the teacher's file where it can be asked, and `teacher` what was loaded from it.
     """
 
     head: Head
+    lessons: "Array"
     answers: "Array"
     before: "Array | None"
     original: Path | None
-    mixed: "Array | None"
+    teacher: Model | None
     size_bytes: int
 
 
 def _asked(
-    job: JobContext, package: ServingPackage, head: Head, sample: Sample, known: "Array", held: Sample
+    job: JobContext, package: ServingPackage, head: Head, sample: Sample, rows: "Array", held: Sample
 ) -> _Teaching:
     """The version itself answers."""
     if package.runtime != "onnxruntime":
@@ -120,41 +122,44 @@ def _asked(
             f"a teacher that is asked has to be served as ONNX, and this one is {package.format}",
             hint="deploy it, ask it with `modelyard batch`, and give what it answered as answers",
         )
-    original, contract, specs = (
-        job.input("model") / "package" / package.entry,
-        package.contract,
-        package.contract.inputs,
-    )
-    rows = matrix(sample, specs)[known]
-    more = mixed(rows, int(job.parameters["generate"]), job.seed) if job.parameters["generate"] else None
-    lessons = rows if more is None else _joined(rows, more)
+    original, contract = job.input("model") / "package" / package.entry, package.contract
+    lessons = _with_mixed(rows, int(job.parameters["generate"]), job.seed)
     job.report(done=0.05, text=f"the teacher answers {len(lessons)} rows")
     teacher = Model(original)
-    answers = _answers(teacher, as_sample(lessons, specs, sample), contract, head)
+    answers = _answers(teacher, as_sample(lessons, contract.inputs, sample), contract, head)
     return _Teaching(
         head=settled(head, answers),
+        lessons=lessons,
         answers=answers,
         before=_chosen(teacher, held, contract) if contract.labelling is not None else None,
         original=original,
-        mixed=more,
+        teacher=teacher,
         size_bytes=original.stat().st_size,
     )
 
 
 def _logged(
-    job: JobContext, head: Head, contract: ModelContract, sample: Sample, known: "Array", places: "Array"
+    job: JobContext, head: Head, contract: ModelContract, rows: "Array", known: "Array", places: "Array"
 ) -> _Teaching | None:
     """What it has answered before, where that is given."""
     try:
         path = job.input("answers")
     except NotFound:
         return None
-    answers = read_answers(path, head, contract, sample.rows)
+    answers = read_answers(path, head, contract, len(rows))
     head = settled(head, answers)
     before = answers[places].argmax(axis=1) if contract.labelling is not None else answers[places].mean(axis=1)
     files = [each for each in (job.input("model") / "package").iterdir() if each.is_file()]
     size = sum(each.stat().st_size for each in files)
-    return _Teaching(head=head, answers=answers[known], before=before, original=None, mixed=None, size_bytes=size)
+    return _Teaching(
+        head=head,
+        lessons=rows[known],
+        answers=answers[known],
+        before=before,
+        original=None,
+        teacher=None,
+        size_bytes=size,
+    )
 
 
 class _School:
@@ -166,7 +171,7 @@ class _School:
         self._job, self._head, self._contract = job, head, contract
         self._lessons, self._answers = lessons, answers
 
-    def best(self, judge: Judge, held: Sample, original: Path | None) -> tuple[_Tried, list[_Tried]]:
+    def best(self, judge: Judge, held: Sample, teacher: Model | None) -> tuple[_Tried, list[_Tried]]:
         """The quickest that is good enough, and all that were tried.
 
         Raises:
@@ -175,7 +180,6 @@ class _School:
         wish, most = self._job.parameters["student"], float(self._job.parameters["max_disagreement"])
         forms = STUDENTS if wish == AUTO else (wish,)
         tried: list[_Tried] = []
-        teacher = Model(original) if original is not None else None
         for place, form in enumerate(forms):
             for text, fit in FITS[form]:
                 self._job.report(done=0.1 + 0.85 * place / len(forms), text=f"teaching: {text}")
@@ -208,11 +212,10 @@ def _alone(speed: Mapping[str, Any]) -> dict[str, Any]:
     return {which: {"rows": each["rows"], "after_us": each["after_us"]} for which, each in speed.items()}
 
 
-def _joined(first: "Array", second: "Array") -> "Array":
-    """Both below each other."""
+def _with_mixed(rows: "Array", count: int, seed: int) -> "Array":
     import numpy as np
 
-    return np.concatenate([first, second])
+    return np.concatenate([rows, mixed(rows, count, seed)]) if count else rows
 
 
 def _answers(teacher: Model, sample: Sample, contract: ModelContract, head: Head) -> "Array":

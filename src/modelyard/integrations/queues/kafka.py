@@ -16,12 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotInTime
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from modelyard.domain.errors.platform import MissingExtra, Unavailable
+from modelyard.domain.errors.platform import Unavailable
 from modelyard.foundation.queueing import (
     Fetched,
     KeyedSubscription,
@@ -30,11 +29,11 @@ from modelyard.foundation.queueing import (
     follow,
     no_answer,
     not_let_in,
+    require_library,
 )
 from modelyard.integrations.queues.kafka_notes import Notes, read_notes, write_notes
 from modelyard.ports.queue import Message
 
-T = TypeVar("T")
 _PATIENCE_S: Final = 10.0
 _SESSION_MS: Final = 6_000
 _HANDOVER_S: Final = 5.0
@@ -50,10 +49,7 @@ class KafkaQueue:
     """Queues of one Kafka cluster. Topics that are missing are made, with `?partitions=` partitions."""
 
     def __init__(self, address: QueueAddress) -> None:
-        try:
-            import confluent_kafka  # noqa: F401
-        except ImportError as error:
-            raise MissingExtra("Kafka needs a library", hint="pip install 'modelyard[kafka]'") from error
+        require_library("confluent_kafka", "Kafka needs a library", extra="kafka")
         self._address = address
         self._settings = _settings(address)
         self._troubles = _Troubles(address)
@@ -409,7 +405,7 @@ class _Feed:
         if told is None or told[1] < 0:  # no fetch has said it yet
             told = consumer.get_watermark_offsets(bare, timeout=_PATIENCE_S)
         lowest, highest = int(told[0]), int(told[1])
-        at = part.next if part is not None else read_notes(max(place.offset, 0), place.metadata).at
+        at = part.next if part is not None else max(place.offset, 0)
         done = sum(offset >= at for offset in part.done) if part is not None else 0
         return max(highest - max(at, lowest) - done, 0)
 
@@ -463,7 +459,7 @@ class _Troubles:
             if code in {own._TRANSPORT, own._TIMED_OUT, own._MSG_TIMED_OUT, own._ALL_BROKERS_DOWN}:  # noqa: SLF001
                 raise no_answer(self.address, error) from error
             raise Unavailable(f"{self.address} refuses: {error.args[0].name()}", hint="look at the broker") from error
-        except (TimeoutError, NotInTime, RuntimeError) as error:
+        except (TimeoutError, RuntimeError) as error:
             raise no_answer(self.address, error) from error
 
     def _shut_out(self) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from modelyard.domain.errors.platform import MissingExtra, Unavailable
+from modelyard.domain.errors.platform import Unavailable
 from modelyard.foundation.queueing import (
     Fetched,
     KeyedSubscription,
@@ -22,6 +22,7 @@ from modelyard.foundation.queueing import (
     follow,
     no_answer,
     not_let_in,
+    require_library,
 )
 from modelyard.ports.queue import Message
 
@@ -41,10 +42,7 @@ class NatsQueue:
     """Queues of one NATS server or cluster with JetStream."""
 
     def __init__(self, address: QueueAddress) -> None:
-        try:
-            import nats  # noqa: F401
-        except ImportError as error:
-            raise MissingExtra("NATS needs a library", hint="pip install 'modelyard[nats]'") from error
+        require_library("nats", "NATS needs a library", extra="nats")
         self._address = address
         self._client: Any = None
         self._js: Any = None

@@ -15,7 +15,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from modelyard.domain.errors.base import quote
-from modelyard.domain.errors.platform import MissingExtra, NotFound, Unavailable
+from modelyard.domain.errors.platform import NotFound, Unavailable
 from modelyard.foundation.queueing import (
     Fetched,
     KeyedSubscription,
@@ -24,6 +24,7 @@ from modelyard.foundation.queueing import (
     follow,
     no_answer,
     not_let_in,
+    require_library,
 )
 from modelyard.ports.queue import Message
 
@@ -36,10 +37,7 @@ class RabbitQueue:
     """Queues of one virtual host of RabbitMQ, 3.8 or newer."""
 
     def __init__(self, address: QueueAddress) -> None:
-        try:
-            import aio_pika  # noqa: F401
-        except ImportError as error:
-            raise MissingExtra("RabbitMQ needs a library", hint="pip install 'modelyard[rabbitmq]'") from error
+        require_library("aio_pika", "RabbitMQ needs a library", extra="rabbitmq")
         self._address = address
         self._connection: Any = None
         self._channel: Any = None

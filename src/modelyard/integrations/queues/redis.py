@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from modelyard.domain.errors.platform import MissingExtra, NotSupported, Unavailable
+from modelyard.domain.errors.platform import NotSupported, Unavailable
 from modelyard.foundation.queueing import (
     Fetched,
     KeyedSubscription,
@@ -22,6 +22,7 @@ from modelyard.foundation.queueing import (
     follow,
     no_answer,
     not_let_in,
+    require_library,
 )
 from modelyard.ports.queue import Message
 
@@ -48,10 +49,9 @@ class RedisQueue:
     """Queues of one Redis server, 6.2 or newer."""
 
     def __init__(self, address: QueueAddress) -> None:
-        try:
-            from redis.asyncio import Redis
-        except ImportError as error:
-            raise MissingExtra("Redis streams need a library", hint="pip install 'modelyard[redis]'") from error
+        require_library("redis.asyncio", "Redis streams need a library", extra="redis")
+        from redis.asyncio import Redis
+
         self._address = address
         proof: dict[str, Any] = {}
         if address.tls:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
@@ -18,9 +18,20 @@ import pytest
 from modelyard.domain.errors.platform import InvalidRequest, Unavailable
 from modelyard.ports.queue import DEAD_GROUP, REASON_HEADER, Delivery, Message, MessageQueue, Subscription, dead_topic
 from modelyard.processes.queues import open_queue
+from modelyard.testing.brokers import Broker, BrokerMissing
 from modelyard.testing.programs import queue_consumer
 
 _LIMIT_S = 60.0
+
+
+@contextlib.contextmanager
+def running_or_skip(start: contextlib.AbstractContextManager[Broker]) -> Iterator[Broker]:
+    """A broker, or a test that is skipped with the reason why there is none."""
+    try:
+        with start as broker:
+            yield broker
+    except BrokerMissing as missing:
+        pytest.skip(str(missing))
 
 
 @dataclass(frozen=True, kw_only=True)
